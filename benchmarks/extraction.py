@@ -1,0 +1,66 @@
+"""Time `extract` against a bare loop of forward passes that is fed the same and keeps nothing.
+
+Run as ``python benchmarks/extraction.py [NETWORK] [PICTURES]``. Prints pictures a second of both, and their
+ratio; what is left of 1 is the price of copying, checking and writing every activation. Both run on one
+thread of one core.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bidsdnn.networks import extract, zoo
+from bidsdnn.networks.network import Network
+from bidsdnn.stimuli import Stimuli, load_image
+
+BATCH = 32
+
+
+def bare(network: Network, stimuli: Stimuli) -> None:
+    for start in range(0, len(stimuli), BATCH):
+        paths = stimuli.paths[start : start + BATCH]
+        with torch.inference_mode():
+            network.module(torch.stack([network.preprocess(load_image(path)) for path in paths]))
+
+
+def seconds(task: Callable[[], None], *, repeats: int = 3) -> float:
+    taken = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        task()
+        taken.append(time.perf_counter() - begin)
+    return min(taken)
+
+
+def main(name: str = "alexnet", pictures: str = "96") -> None:
+    torch.set_num_threads(1)
+    n = int(pictures)
+    rng = np.random.default_rng(0)
+    network = zoo.build(name, weights="none")
+    layers = network.canonical()
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(n):
+            pixels = rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path(folder) / f"{i:04d}.jpg")
+        stimuli = Stimuli.from_folder(Path(folder)).with_hashes()
+        path = Path(folder) / "activations.h5"
+        bare(network, stimuli.select(stimuli.ids[:BATCH]))
+        loop = seconds(lambda: bare(network, stimuli))
+        size = extract.estimate_bytes(network, layers, n) / 1e6
+        print(f"{name}, {len(layers)} layers, {n} pictures, {size:.0f} MB")
+        print(f"bare forward loop     {n / loop:7.1f} pictures/s")
+        for workers in (1, 2):
+            ours = seconds(lambda w=workers: extract.extract(network, stimuli, layers, path, workers=w))
+            print(f"extract, {workers} worker(s) {n / ours:9.1f} pictures/s   ratio {loop / ours:.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,250 @@
+"""A network's activations to the dataset's stimuli: computed once, kept in the output, read by every participant."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from bidsdnn.bids.arrays import read_activations
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.files import atomic, digest, file_sha256, read_json, sidecar_path, write_json
+from bidsdnn.config import Config
+from bidsdnn.errors import ConfigError
+from bidsdnn.lookup import closest
+from bidsdnn.networks import extract, zoo
+from bidsdnn.networks.network import Network
+from bidsdnn.parallel import Map
+from bidsdnn.patterns import Group, Patterns
+from bidsdnn.stimuli import Stimuli
+
+logger = logging.getLogger(__name__)
+
+# A condensed RDM of 10,000 stimuli is 400 MB; of more, RDMs are made for the stimuli a participant saw.
+MOST_STIMULI_FOR_RDM = 10_000
+
+
+def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
+    """Build each network asked for and find its asked layers.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    list of (Network, list of str)
+        Networks without a matching layer are left out where another has one.
+
+    Raises
+    ------
+    ConfigError
+        If a layer pattern matches in no network, or two networks have one name.
+    """
+    networks = [
+        zoo.build(spec.name, weights=spec.weights, seed=config.random_seed, alias=spec.alias)
+        for spec in config.networks
+    ]
+    labels = [network.label for network in networks]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"--network: {label!r} stands twice; give one of them another name, as in second={label}")
+    chosen: dict[str, list[str]] = {network.label: [] for network in networks}
+    for pattern in config.layer:
+        narrowed, colon, glob = pattern.rpartition(":")
+        among = [n for n in networks if not colon or narrowed in (n.name, n.alias, n.label)]
+        if colon and not among:
+            raise ConfigError(f"--layer {pattern}: no network is called {narrowed!r}; {closest(narrowed, labels)}")
+        found = {network.label: network.select([glob]) for network in among}
+        if not any(found.values()):
+            every = [layer for network in among for layer in network.layers]
+            raise ConfigError(
+                f"--layer {pattern}: no layer of {', '.join(n.label for n in among)}; {closest(glob, every)}"
+            )
+        for label, layers in found.items():
+            chosen[label].extend(layers)
+    if not config.layer:
+        chosen = {network.label: list(network.canonical()) for network in networks}
+    ordered = {n.label: [layer for layer in n.layers if layer in set(chosen[n.label])] for n in networks}
+    return [(network, ordered[network.label]) for network in networks if ordered[network.label]]
+
+
+def activations_path(derivatives: Derivatives, label: str) -> Path:
+    """Where a network's activations are kept."""
+    return derivatives.root / "stimuli" / f"model-{label}_activations.h5"
+
+
+def ensure(
+    network: Network, layers: Sequence[str], stimuli: Stimuli, derivatives: Derivatives, *, config: Config
+) -> tuple[Patterns, str]:
+    """Activations of some layers to some stimuli: read if they are there, extracted if not.
+
+    What an earlier run left for other stimuli or layers of the same network is kept.
+
+    Parameters
+    ----------
+    network : Network
+    layers : sequence of str
+    stimuli : Stimuli
+        With hashes of their content.
+    derivatives : Derivatives
+    config : Config
+
+    Returns
+    -------
+    patterns : Patterns
+        One group a layer; the values stay on disk.
+    content : str
+        Hash of the network, and of the stimuli and layers asked for.
+    """
+    path = activations_path(derivatives, network.label)
+    identity = digest(
+        {
+            "network": network.name,
+            "weights": network.weights_sha256,
+            "preprocessing": network.preprocessing,
+            "modality": network.modality,
+        }
+    )
+    with derivatives.lock(path):
+        stored = read_json(sidecar_path(path)) if path.exists() else {}
+        known = stored.get("Stimuli", {}) if stored.get("NetworkHash") == identity else {}
+        kept_layers = stored.get("Layers", []) if known else []
+        asked = dict(zip(stimuli.ids, stimuli.table["sha256"], strict=True))
+        if not (asked.items() <= known.items() and set(layers) <= set(kept_layers)):
+            wanted = [layer for layer in network.layers if layer in {*layers, *kept_layers}]
+            everything = _with_known(stimuli, known)
+            logger.info("extracting %d layers of %s for %d stimuli", len(wanted), network.label, len(everything))
+            with atomic(path) as temporary:
+                extract.extract(
+                    network,
+                    everything,
+                    wanted,
+                    temporary,
+                    workers=config.nprocs or 1,
+                    device=config.device,
+                    progress=True,
+                )
+                content = {
+                    "Description": "Activations of a network's layers to stimuli, one HDF5 dataset a layer",
+                    "Network": network.label,
+                    "NetworkName": network.name,
+                    "Weights": network.weights,
+                    "WeightsSHA256": network.weights_sha256,
+                    "Preprocessing": network.preprocessing,
+                    "Layers": wanted,
+                    "Stimuli": dict(zip(everything.ids, everything.table["sha256"], strict=True)),
+                    "NetworkHash": identity,
+                }
+                # The sidecar follows its file: between the two a reader sees an old hash and computes again.
+                sidecar_path(path).unlink(missing_ok=True)
+            write_json(sidecar_path(path), content)
+    return _read(path, layers, network.label), digest({"network": identity, "stimuli": asked, "layers": list(layers)})
+
+
+def _with_known(stimuli: Stimuli, known: Mapping[str, str]) -> Stimuli:
+    """Put before the asked stimuli those an earlier run extracted and whose files are still the same.
+
+    Their rows keep their places, so that a job that is reading the file meanwhile finds them there.
+    """
+    asked = set(stimuli.ids)
+    asked_rows = stimuli.table.set_index("stimulus_id")
+    rows = []
+    for name, sha in known.items():
+        if name in asked:
+            rows.append({"stimulus_id": name, **asked_rows.loc[name].to_dict()})
+        elif (stimuli.root / name).is_file() and file_sha256(stimuli.root / name) == sha:
+            rows.append({"stimulus_id": name, "filename": name, "modality": "image", "sha256": sha})
+    new = stimuli.table[~stimuli.table["stimulus_id"].isin(known)]
+    return Stimuli(pd.concat([pd.DataFrame(rows), new], ignore_index=True) if rows else new, stimuli.root)
+
+
+def _read(path: Path, layers: Sequence[str], label: str) -> Patterns:
+    ids, stored = read_activations(path, layers)
+    groups = tuple(Group(layer, values, label) for layer, values in zip(layers, stored, strict=True))
+    return Patterns(pd.DataFrame({"stimulus_id": ids}), groups)
+
+
+def write_rdms(network: Network, x: Patterns, content: str, derivatives: Derivatives, *, map: Map) -> None:
+    """Write the correlation-distance RDM of each layer, if it is not there.
+
+    Parameters
+    ----------
+    network : Network
+    x : Patterns
+        Layers of one network.
+    content : str
+        Hash of what `x` depends on.
+    derivatives : Derivatives
+    map : callable
+        Spreads layers over workers.
+    """
+    label = network.label
+    path = derivatives.root / "stimuli" / f"model-{label}_stat-correlation_relmat.h5"
+    if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
+        return
+    if len(x) > MOST_STIMULI_FOR_RDM:
+        logger.warning("%d stimuli: RDMs of the layers are made per participant only", len(x))
+        return
+    rdms = map(Group.rdm, x.groups, label=f"{label} RDMs")
+    layers = [group.name for group in x.groups]
+    sidecar = {
+        "Description": "RDM of each layer over all stimuli",
+        "Network": label,
+        "Layers": layers,
+        "ConfigurationHash": content,
+        "Methods": network_methods(network, layers),
+        "References": ["pytorch", "torchvision"],
+    }
+    with derivatives.lock(path):
+        derivatives.write_rdms(path, dict(zip(layers, rdms, strict=True)), x.ids, sidecar)
+
+
+def write_manifest(stimuli: Stimuli, presentations: Mapping[str, int], derivatives: Derivatives) -> None:
+    """List the stimuli in ``stimuli/stimuli.tsv``; rows that earlier runs wrote for other stimuli stay.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+        With hashes.
+    presentations : mapping of str to int
+        How often each was shown to the participants of this run.
+    derivatives : Derivatives
+    """
+    path = derivatives.root / "stimuli" / "stimuli.tsv"
+    table = pd.DataFrame(
+        {
+            "stimulus_id": stimuli.ids,
+            "type": stimuli.table["modality"].to_numpy(),
+            "filename": stimuli.table["filename"].to_numpy(),
+            "sha256": stimuli.table["sha256"].to_numpy(),
+            "n_presentations": [presentations.get(name, 0) for name in stimuli.ids],
+            "present": True,
+        }
+    )
+    with derivatives.lock(path):
+        if path.exists():
+            old = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+            old = old[~old["stimulus_id"].isin(table["stimulus_id"])]
+            table = pd.concat([table.astype(str), old], ignore_index=True).sort_values("stimulus_id", ignore_index=True)
+        derivatives.write_table(
+            path,
+            table,
+            {
+                "stimulus_id": {"Description": "Path below the stimuli folder"},
+                "n_presentations": {
+                    "Description": "How often it was shown to the participants of the run that added it"
+                },
+            },
+        )
+
+
+def network_methods(network: Network, layers: Sequence[str]) -> str:
+    """A sentence for the report's methods."""
+    weights = "seeded random weights" if network.weights == "none" else f"weights {network.weights}"
+    return (
+        f"Activations of {len(layers)} layers of {network.name} ({weights}) were extracted in one forward pass "
+        f"per stimulus ({network.preprocessing})."
+    )

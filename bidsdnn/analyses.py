@@ -1,0 +1,366 @@
+"""What can be asked of two tables that share their stimuli: predict one from the other, or compare their geometry.
+
+An analysis is a function of a network's table, a brain's table and its own keyword parameters. A row in `ANALYSES`
+gives it a name; ``file.py:function`` stands wherever a name does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bidsdnn.errors import DataError
+from bidsdnn.lookup import summary
+from bidsdnn.methods.ceiling import split_half
+from bidsdnn.methods.models import Ridge
+from bidsdnn.methods.predict import (
+    cross_predict,
+    fold_pearsonr,
+    kfold,
+    pearsonr,
+    prediction_operator,
+    r2,
+    region_permutation,
+    training_means,
+)
+from bidsdnn.methods.rdm import SIMILARITIES, correlation, label_permutation
+from bidsdnn.methods.reduce import rotation
+from bidsdnn.parallel import Map as ParallelMap
+from bidsdnn.patterns import Group, Patterns
+from bidsdnn.result import Map, Result
+
+Regions = Mapping[str, Mapping[str, np.ndarray]]
+FEWEST_STIMULI = 4
+
+
+def seed_for(seed: int, *names: str) -> int:
+    """Seed of one piece of work: the same whichever worker does it, and different for each name.
+
+    Parameters
+    ----------
+    seed : int
+        The run's.
+    *names : str
+        What the work is.
+
+    Returns
+    -------
+    int
+        32 bits.
+    """
+    text = "\0".join((str(seed), *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+class LayerScores(NamedTuple):
+    """What the encoding of one layer found: per voxel, per voxel and fold, and p of the regions."""
+
+    pearsonr: np.ndarray
+    r2: np.ndarray
+    folds: np.ndarray
+    p: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """How one layer is fitted; sent to a worker with the layer."""
+
+    responses: np.ndarray
+    regions: np.ndarray
+    splits: Sequence[tuple[np.ndarray, np.ndarray]]
+    permutations: int
+    seed: int
+    inner_splits: int
+    device: str
+
+    def __call__(self, group: Group) -> LayerScores:
+        """Cross-validate one layer."""
+        inner, _, _ = group.gram()
+        features = rotation(inner)
+        model = Ridge(n_splits=self.inner_splits, seed=self.seed, device=self.device)
+        predicted = cross_predict(model, features, self.responses, self.splits)
+        p, _ = region_permutation(
+            prediction_operator(features, self.splits),
+            self.responses,
+            self.regions,
+            permutations=self.permutations,
+            seed=self.seed,
+        )
+        means = training_means(self.responses, self.splits)
+        return LayerScores(
+            pearsonr(predicted - means, self.responses - means),
+            r2(predicted, self.responses),
+            fold_pearsonr(predicted, self.responses, self.splits),
+            p,
+        )
+
+
+def encoding(
+    x: Patterns,
+    y: Patterns,
+    *,
+    regions: Regions,
+    permutations: int,
+    seed: int,
+    map: ParallelMap,
+    device: str = "cpu",
+    n_splits: int = 10,
+    inner_splits: int = 5,
+) -> Result:
+    """Responses were predicted from each layer by ridge regression with nested cross-validation.
+
+    A layer enters through the exact rotation that its stimuli x stimuli inner products give, at most as many columns as
+    stimuli, so that the number of units does not matter. Folds are made over stimuli. A region's p tests its mean r
+    against permutations of the stimulus labels that repeat the cross-validated fit at one penalty, fixed before the
+    responses were seen.
+
+    Parameters
+    ----------
+    x : Patterns
+        One group a layer.
+    y : Patterns
+        Responses to the same stimuli.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
+        Regions by atlas.
+    permutations : int
+    seed : int
+    map : callable
+        Spreads layers over workers.
+    device : str
+    n_splits : int
+        Folds.
+    inner_splits : int
+        Folds within each training part, for the penalty.
+
+    Returns
+    -------
+    Result
+        Maps ``pearsonr``, ``r2`` and ``bestlayer`` of each network; a table of regions, and one of its folds.
+
+    Raises
+    ------
+    DataError
+        If there are fewer stimuli than folds.
+    """
+    needed = max(n_splits, FEWEST_STIMULI)
+    if len(y) < needed:
+        raise DataError(
+            f"{len(y)} distinct stimuli for {n_splits} folds; give more runs, or fewer folds in the TOML file: "
+            "[parameters.encoding] n_splits = 5"
+        )
+    responses = y.values
+    named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
+    encoder = Encoder(
+        responses,
+        np.array([columns for _, _, columns in named]).reshape(len(named), -1),
+        kfold(len(y), n_splits, seed=seed_for(seed, "folds")),
+        permutations,
+        seed_for(seed, "encoding"),
+        inner_splits,
+        device,
+    )
+    scores: list[LayerScores] = map(encoder, x.groups, label="encoding")
+    rows, folds = [], []
+    for group, score in zip(x.groups, scores, strict=True):
+        usable = np.isfinite(score.pearsonr)
+        for (atlas, name, columns), p in zip(named, score.p, strict=True):
+            inside = columns & usable
+            label = {"atlas": atlas, "network": group.network, "layer": group.name, "region": name}
+            rows.append(
+                {
+                    **label,
+                    "n_voxels": int(inside.sum()),
+                    "pearsonr": _mean(score.pearsonr[inside]),
+                    "r2": _mean(score.r2[inside]),
+                    "p": p,
+                }
+            )
+            folds += [
+                {**label, "fold": number, "pearsonr": _mean(fold[inside])} for number, fold in enumerate(score.folds)
+            ]
+    return Result(
+        "encoding",
+        maps=tuple(_encoding_maps(x.groups, scores)),
+        tables={"encoding": pd.DataFrame(rows), "encodingfolds": pd.DataFrame(folds)},
+        sidecar={
+            "Methods": f"{summary(encoding)} {summary(Ridge)}",
+            "CrossValidation": f"{n_splits} folds over stimuli, {inner_splits} folds within each training part",
+            "Measure": "Pearson r of predicted and measured deviations from the training part's mean, and R2, "
+            "pooled over held-out stimuli",
+            "Test": f"{permutations} permutations of stimulus labels, one-sided, p = (1 + b) / (1 + n)",
+            "Permutations": permutations,
+            "NumberOfStimuli": len(y),
+            "NumberOfVoxelsNotScored": int((~np.isfinite(responses).all(axis=0)).sum()),
+            "References": ["encoding", "ridge", "permutation", "scikit-learn"],
+        },
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
+
+
+def _encoding_maps(groups: Sequence[Group], scores: Sequence[LayerScores]) -> list[Map]:
+    """Three maps of each network: r and R2, a volume a layer, and which layer is best."""
+    maps = []
+    for network in dict.fromkeys(group.network for group in groups):
+        chosen = [(g, s) for g, s in zip(groups, scores, strict=True) if g.network == network]
+        layers = {"Layers": [group.name for group, _ in chosen], "VolumeAxis": "layer"}
+        r = np.array([score.pearsonr for _, score in chosen])
+        scored = np.isfinite(r).any(axis=0)
+        best = np.where(scored, np.where(np.isfinite(r), r, -np.inf).argmax(axis=0) + 1.0, np.nan)
+        maps += [
+            Map("pearsonr", r, network, layers),
+            Map("r2", np.array([score.r2 for _, score in chosen]), network, layers),
+            Map("bestlayer", best, network, {**layers, "Description": "Which layer has the highest r, counted from 1"}),
+        ]
+    return maps
+
+
+def region_rdms(y: Patterns, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Correlation-distance RDM of each region.
+
+    Parameters
+    ----------
+    y : Patterns
+        Responses.
+    table : mapping of str to ndarray of bool, shape (n_voxels,)
+
+    Returns
+    -------
+    dict of str to ndarray, shape (n * (n - 1) / 2,)
+        NaN for a region with fewer than two usable voxels.
+    """
+    values = y.values
+    usable = np.isfinite(values).all(axis=0)
+    pairs = len(y) * (len(y) - 1) // 2
+    return {
+        name: correlation(values[:, columns & usable]) if (columns & usable).sum() > 1 else np.full(pairs, np.nan)
+        for name, columns in table.items()
+    }
+
+
+def rsa(
+    x: Patterns | None,
+    y: Patterns,
+    *,
+    regions: Regions,
+    permutations: int,
+    seed: int,
+    map: ParallelMap,
+    comparisons: Sequence[str] = ("spearman", "pearson"),
+) -> Result:
+    """Representational dissimilarity matrices (1 - Pearson r) of layers and regions were compared by rank and by value.
+
+    p comes from permutations of the stimulus labels, the same for all layers.
+
+    Parameters
+    ----------
+    x : Patterns or None
+        One group a layer; None makes the regions' RDMs only.
+    y : Patterns
+        Responses to the same stimuli.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
+        Regions by atlas.
+    permutations : int
+    seed : int
+    map : callable
+        Spreads layers over workers.
+    comparisons : sequence of str
+        Rows of `SIMILARITIES`.
+
+    Returns
+    -------
+    Result
+        A table of layers x regions, and the regions' RDMs.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than four stimuli.
+    """
+    if len(y) < FEWEST_STIMULI:
+        raise DataError(f"{len(y)} distinct stimuli make no RDM to compare; RSA needs {FEWEST_STIMULI} or more")
+    usable = np.isfinite(y.values).all(axis=0)
+    brains = {atlas: region_rdms(y, table) for atlas, table in regions.items()}
+    groups = x.groups if x is not None else ()
+    models = np.array(map(Group.rdm, groups, label="RSA")) if groups else np.empty((0, 0))
+    rows: list[dict[str, Any]] = []
+    for atlas, table in brains.items() if groups else ():
+        stacked = np.array(list(table.values()))
+        for comparison in comparisons:
+            similarity, p = label_permutation(
+                models, stacked, comparison=comparison, permutations=permutations, seed=seed_for(seed, "rsa")
+            )
+            rows += [
+                {
+                    "atlas": atlas,
+                    "network": group.network,
+                    "layer": group.name,
+                    "region": name,
+                    "n_voxels": int((regions[atlas][name] & usable).sum()),
+                    "metric": "correlation",
+                    "comparison": comparison,
+                    "similarity": similarity[i, j],
+                    "p": p[i, j],
+                }
+                for i, group in enumerate(groups)
+                for j, name in enumerate(table)
+            ]
+    return Result(
+        "rsa",
+        tables={"rsa": pd.DataFrame(rows)} if rows else {},
+        arrays={atlas: (y.ids, table) for atlas, table in brains.items()},
+        sidecar={
+            "Methods": summary(rsa) if groups else summary(correlation),
+            "Test": f"{permutations} permutations of stimulus labels, one-sided, p = (1 + b) / (1 + n)",
+            "Permutations": permutations,
+            "NumberOfStimuli": len(y),
+            "Comparisons": {name: summary(SIMILARITIES[name]) for name in comparisons},
+            "References": ["rsa", "permutation"],
+        },
+    )
+
+
+def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions) -> Result:
+    """Reliability of a region is the mean over its voxels of the split-half reliability of their responses.
+
+    Parameters
+    ----------
+    y : Patterns
+        Responses, with ``n_repeats``.
+    reliable : ndarray, shape (n_voxels,)
+        Of each voxel.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
+
+    Returns
+    -------
+    Result
+        A table of regions.
+    """
+    repeats = y.items["n_repeats"]
+    rows = [
+        {
+            "atlas": atlas,
+            "network": "",
+            "region": name,
+            "n_voxels": int((columns & np.isfinite(reliable)).sum()),
+            "n_stimuli": int((repeats > 1).sum()),
+            "n_repeats": float(repeats.mean()),
+            "reliability": _mean(reliable[columns]),
+        }
+        for atlas, table in regions.items()
+        for name, columns in table.items()
+    ]
+    return Result("reliability", tables={"reliability": pd.DataFrame(rows)}, sidecar={"Methods": summary(split_half)})
+
+
+ANALYSES: dict[str, Callable[..., Result]] = {"encoding": encoding, "rsa": rsa}
+NEEDS_NETWORK = {"encoding"}
+"""Analyses that are left out, and named in the report, when no network is asked for."""

@@ -1,0 +1,113 @@
+"""Arrays in HDF5 files: activations, read in blocks, and RDMs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from bidsdnn.bids.files import atomic
+from bidsdnn.errors import DataError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A layer's activations in an HDF5 file; opened when a block is asked for, so it travels to workers as a few words.
+
+    Parameters
+    ----------
+    path : Path
+    dataset : str
+        Name of the layer.
+    shape : tuple of int
+        Stimuli and units.
+    rows : str
+        Hash of the stimuli's names in order. Another job may replace the file by one with more rows; a file whose first
+        rows are no longer these stops the run, so that rows cannot slip.
+    """
+
+    path: Path
+    dataset: str
+    shape: tuple[int, int]
+    rows: str
+
+    def __getitem__(self, key: tuple[Any, Any]) -> np.ndarray:
+        with h5py.File(self.path, "r") as file:
+            if _rows_hash(file["stim_id"][: self.shape[0]]) != self.rows:
+                raise DataError(f"{self.path}: another job changed its stimuli during this run; run again")
+            return np.asarray(file[self.dataset][: self.shape[0], key[1]])[key[0]]
+
+
+def _rows_hash(ids: np.ndarray) -> str:
+    return hashlib.sha256(b"\0".join(ids)).hexdigest()
+
+
+def read_activations(path: Path, layers: Sequence[str]) -> tuple[list[str], list[Stored]]:
+    """Find layers in a file of activations, without reading them.
+
+    Parameters
+    ----------
+    path : Path
+        Written by `bidsdnn.networks.extract`.
+    layers : sequence of str
+
+    Returns
+    -------
+    ids : list of str
+        Stimuli in the order of the rows.
+    stored : list of Stored
+        One a layer.
+    """
+    with h5py.File(path, "r") as file:
+        ids = file["stim_id"][:]
+        stored = [Stored(path, layer, file[layer].shape, _rows_hash(ids)) for layer in layers]
+    return [name.decode() for name in ids], stored
+
+
+def read_rdms(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Read RDMs that `Derivatives.write_rdms` wrote.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    ids : list of str
+        Stimuli, in the order of the RDMs' rows.
+    rdms : dict of str to ndarray, shape (n * (n - 1) / 2,)
+
+    Raises
+    ------
+    DataError
+        If the file is damaged.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            ids = [text.decode() for text in file["stim_id"][:]]
+            stored = sorted((name for name in file if name.startswith("rdm")), key=lambda name: int(name[3:]))
+            return ids, {file[name].attrs["name"]: file[name][:] for name in stored}
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a readable RDM file ({error}); delete it and run again") from error
+
+
+def write_rdms(path: Path, rdms: Mapping[str, np.ndarray], ids: Sequence[str]) -> None:
+    """Write condensed RDMs, one dataset a layer or region, with the stimuli's names.
+
+    Parameters
+    ----------
+    path : Path
+    rdms : mapping of str to ndarray, shape (n * (n - 1) / 2,)
+    ids : sequence of str, length n
+    """
+    with atomic(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+        file.create_dataset("stim_id", data=np.array(list(ids), dtype=object), dtype=h5py.string_dtype())
+        for position, (name, rdm) in enumerate(rdms.items()):
+            # A region's name may hold a slash, which HDF5 takes for a folder: number the rows, name them beside.
+            data = file.create_dataset(f"rdm{position}", data=np.asarray(rdm, dtype=np.float64))
+            data.attrs["name"] = name

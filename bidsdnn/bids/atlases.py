@@ -1,0 +1,57 @@
+"""Which regions are scored: those of the atlases a user gave, or the whole brain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsdnn.bids import names
+from bidsdnn.bids.files import digest, file_sha256
+from bidsdnn.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+WHOLE_BRAIN = "brain"
+
+
+def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[str, np.ndarray]], dict[str, str]]:
+    """Regions of each atlas on a brain's columns; without an atlas, one region of them all.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Segmentations.
+    space : Space
+
+    Returns
+    -------
+    regions : mapping of str to mapping of str to ndarray of bool
+    contents : dict of str to str
+        Hash of each atlas.
+
+    Raises
+    ------
+    DataError
+        If an atlas has no voxel in this space.
+    """
+    if not paths:
+        return {"": {WHOLE_BRAIN: np.ones(space.size, dtype=bool)}}, {}
+    regions: dict[str, Mapping[str, np.ndarray]] = {}
+    contents: dict[str, str] = {}
+    for path in paths:
+        label = names.entities_of(path).get("atlas") or names.label(path.name.split(".")[0])
+        if label in regions:
+            raise ConfigError(f"--atlas {path}: a second atlas is called {label}; rename one of the files")
+        regions[label] = space.regions(path)
+        if not any(columns.any() for columns in regions[label].values()):
+            raise DataError(f"{path}: no region has a voxel in the brain; give an atlas in the space of the data")
+        for name, columns in regions[label].items():
+            if not columns.any():
+                logger.warning("%s: region %s has no voxel in the brain", path.name, name)
+        table = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+        contents[label] = digest({"files": [file_sha256(file) for file in (path, table) if file.exists()]})
+    return regions, contents

@@ -1,0 +1,278 @@
+"""The output dataset: what is written, under which name, and how it is read back.
+
+The output is the cache: every product carries, in the JSON file beside it, a hash of all that it depends on; equal hash
+means that it is read and not computed again. A file appears whole, under a temporary name that is then renamed, or not
+at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from bidsdnn import __version__
+from bidsdnn.bids import names
+from bidsdnn.bids.arrays import read_rdms, write_rdms
+from bidsdnn.bids.files import atomic, read_json, sidecar_path, write_json, write_text, write_tsv
+from bidsdnn.errors import OutputError
+from bidsdnn.result import Result
+
+IGNORED = "*.html\nfigures\ngroup\n*_statmap.*\n*_relmat.*\n*_results.*\n*_trials.*\n*_design.*\n"
+DESCRIPTIONS = {
+    "desc-singletrial": "Response to each trial, one volume a trial",
+    "desc-condition": "Response to each stimulus: the mean over its trials of responses z-scored within each run",
+    "desc-encoding": "Prediction of responses from the activations of a network's layers",
+    "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
+    "desc-reliability": "Agreement between the responses to repetitions of one stimulus",
+    "desc-quality": "Quality of the data that went into the analysis",
+    "desc-brain": "Voxels that lie in the brain masks of all runs",
+}
+README = """# bidsdnn derivatives
+
+How well networks explain responses to stimuli: start with `sub-*.html` and `group.html`.
+Each table and map has a JSON file beside it that says what it is, what it was computed from and how.
+The documentation describes every file: `docs/outputs.md` of the bidsdnn repository.
+"""
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """The output dataset.
+
+    Parameters
+    ----------
+    root : Path
+    links : mapping of str to Path
+        Datasets that products are made from, for ``DatasetLinks`` and ``Sources``.
+    """
+
+    root: Path
+    links: Mapping[str, Path] = field(default_factory=dict)
+
+    def path(self, suffix: str, extension: str, *, datatype: str | None = "func", **entities: Any) -> Path:
+        """Where a product goes; entities that are None or empty are left out.
+
+        Parameters
+        ----------
+        suffix, extension : str
+            As ``statmap`` and ``.nii.gz``.
+        datatype : str or None
+            Folder of the product.
+        **entities
+            As ``sub="01", task="things"``.
+
+        Returns
+        -------
+        Path
+        """
+        kept = {key: str(value) for key, value in entities.items() if value not in (None, "")}
+        return self.root / names.build(kept, suffix=suffix, extension=extension, datatype=datatype)
+
+    def uri(self, path: Path) -> str:
+        """BIDS URI of a file in this dataset, or in one it is linked to.
+
+        Parameters
+        ----------
+        path : Path
+
+        Returns
+        -------
+        str
+            The path itself where it lies in no known dataset.
+        """
+        inside = [(len(str(root)), name, root) for name, root in {"": self.root, **self.links}.items()]
+        for _, name, root in sorted(inside, reverse=True):
+            if path.is_relative_to(root):
+                return f"bids:{name}:{path.relative_to(root).as_posix()}"
+        return str(path)
+
+    def resolve(self, uri: str) -> Path:
+        """The file that a BIDS URI of `uri` stands for."""
+        _, name, path = uri.split(":", 2) if uri.startswith("bids:") else ("", "", uri)
+        return {"": self.root, **self.links}.get(name, self.root) / path
+
+    @contextmanager
+    def lock(self, path: Path) -> Iterator[None]:
+        """Let one process at a time make a product; the lock of a process that died is free."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f".{path.name}.lock")):
+                yield
+        except PermissionError as error:
+            raise OutputError(f"{path.parent}: cannot be written ({error.strerror}); choose another out_dir") from error
+
+    def start(self, raw: Mapping[str, Any]) -> None:
+        """Write what makes the folder a BIDS derivative dataset.
+
+        Parameters
+        ----------
+        raw : mapping
+            The raw dataset's ``dataset_description.json``.
+        """
+        description: dict[str, Any] = {
+            "Name": "bidsdnn: networks and brains",
+            "BIDSVersion": "1.11.1",
+            "DatasetType": "derivative",
+            "GeneratedBy": [
+                {
+                    "Name": "bidsdnn",
+                    "Version": __version__,
+                    "Description": "Activations of networks, responses to stimuli, encoding models and RSA",
+                }
+            ],
+        }
+        if "DatasetDOI" in raw:
+            description["SourceDatasets"] = [{"DOI": raw["DatasetDOI"]}]
+        if "License" in raw:
+            description["License"] = raw["License"]
+        links = {name: os.path.relpath(path, self.root) for name, path in self.links.items()}
+        # Array jobs share this folder: links that others wrote stay.
+        description["DatasetLinks"] = {
+            **read_json(self.root / "dataset_description.json").get("DatasetLinks", {}),
+            **links,
+        }
+        table = "".join(f"{key}\t{text}\n" for key, text in DESCRIPTIONS.items())
+        for name, text in {
+            "dataset_description.json": json.dumps(description, indent=2, ensure_ascii=False) + "\n",
+            ".bidsignore": IGNORED,
+            "README.md": README,
+            "descriptions.tsv": "desc_id\tdescription\n" + table,
+        }.items():
+            path = self.root / name
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                write_text(path, text)
+
+    # products -----------------------------------------------------------------------------------------------
+
+    def write_table(self, path: Path, table: pd.DataFrame, sidecar: Mapping[str, Any]) -> Path:
+        """Write a table and then the JSON file beside it."""
+        write_tsv(path, table)
+        write_json(sidecar_path(path), sidecar)
+        return path
+
+    def write_map(self, path: Path, values: np.ndarray, space: Any, sidecar: Mapping[str, Any]) -> Path:
+        """Write a map, shape (k, size) or (size,), and then the JSON file beside it."""
+        with atomic(path) as temporary:
+            space.write(temporary, values)
+        write_json(sidecar_path(path), {**sidecar, "SkullStripped": True, **_space_keys(path)})
+        return path
+
+    def write_rdms(
+        self, path: Path, rdms: Mapping[str, np.ndarray], ids: Sequence[str], sidecar: Mapping[str, Any]
+    ) -> Path:
+        """Write condensed RDMs, one dataset a layer or region, with the stimuli's names, and the JSON beside it."""
+        write_rdms(path, rdms, ids)
+        keys = {
+            "RelationshipMeasure": "1 - Pearson correlation",
+            "Weighted": True,
+            "Directed": False,
+            "ValidDiagonal": False,
+            "StorageFormat": "UpperTriangle",
+            "NonNegative": True,
+        }
+        write_json(sidecar_path(path), {**keys, **sidecar})
+        return path
+
+    def save(self, result: Result, where: Any, content: str, /, **entities: Any) -> None:
+        """Write a result's maps, tables and arrays, and at last the receipt that makes it current.
+
+        Parameters
+        ----------
+        result : Result
+        where : Space
+            What the maps' columns are.
+        content : str
+            Hash of all the result depends on.
+        **entities
+            Of the participant: ``sub``, ``task``, ``space``, ``res``.
+        """
+        name = result.analysis
+        common = {**result.sidecar, "ConfigurationHash": content}
+        written: list[Path] = []
+        for m in result.maps:
+            path = self.path("statmap", ".nii.gz", **entities, model=m.network, stat=m.stat, desc=name)
+            written.append(self.write_map(path, m.values, where, {**common, **m.sidecar, "Network": m.network}))
+        for desc, whole in result.tables.items():
+            for (atlas, network), rows in whole.groupby(["atlas", "network"], sort=False, dropna=False):
+                path = self.path("results", ".tsv", **entities, atlas=atlas, model=network, desc=desc)
+                keys = {**common, "Network": network, "Layers": list(dict.fromkeys(rows.get("layer", [])))}
+                rows = rows.drop(columns=["atlas", *(["network"] if not network else [])])
+                written.append(self.write_table(path, rows, keys))
+        for atlas, (ids, rdms) in result.arrays.items():
+            path = self.path("relmat", ".h5", **entities, atlas=atlas, stat="correlation")
+            written.append(self.write_rdms(path, rdms, ids, common))
+        self.write_receipt(name, written, common, **entities)
+
+    def write_mask(self, path: Path, space: Any) -> Path:
+        """Write a space's mask and the JSON file beside it."""
+        with atomic(path) as temporary:
+            space.write_mask(temporary)
+        write_json(sidecar_path(path), {"Type": "Brain", **_space_keys(path)})
+        return path
+
+    def write_receipt(
+        self, analysis: str, written: Sequence[Path], sidecar: Mapping[str, Any], **entities: Any
+    ) -> None:
+        """Say that an analysis is complete: what it wrote, and the hash of what that depends on."""
+        outputs = [path.relative_to(self.root).as_posix() for path in written]
+        write_json(self.receipt(analysis, **entities), {**sidecar, "Outputs": outputs})
+
+    def receipt(self, analysis: str, **entities: Any) -> Path:
+        """The JSON file that applies to all tables of an analysis, written when everything else is there."""
+        return self.path("results", ".json", **entities, desc=analysis)
+
+    def current(self, analysis: str, content: str, **entities: Any) -> bool:
+        """Whether an analysis' products are all there and were made from the same inputs in the same way."""
+        receipt = read_json(self.receipt(analysis, **entities))
+        return receipt.get("ConfigurationHash") == content and all(
+            (self.root / name).exists() for name in receipt.get("Outputs", [])
+        )
+
+    def entries(self, *, below: str, arrays: bool = True) -> list[tuple[Path, dict[str, str], str, dict[str, Any]]]:
+        """Products in a folder of this dataset: path, entities, suffix and sidecar; RDMs come with their arrays.
+
+        Parameters
+        ----------
+        below : str
+            As ``sub-01``, ``group`` or ``stimuli``.
+        arrays : bool
+            Whether RDMs are read.
+
+        Returns
+        -------
+        list of (Path, dict, str, dict)
+        """
+        found = []
+        for path in sorted((self.root / below).rglob("*")):
+            parsed = names.parse(path) if path.is_file() and not path.name.startswith(".") else {}
+            if path.suffix == ".json" or parsed.get("suffix") not in ("results", "statmap", "relmat"):
+                continue
+            keys = ("suffix", "extension", "datatype")
+            entities = {key: value for key, value in parsed.items() if key not in keys}
+            sidecar = read_json(sidecar_path(path))
+            if parsed["suffix"] == "relmat" and arrays:
+                ids, rdms = read_rdms(path)
+                sidecar |= {"_items": ids, "_arrays": rdms}
+            found.append((path, entities, parsed["suffix"], sidecar))
+        return found
+
+
+def _space_keys(path: Path) -> dict[str, str]:
+    """Keys that the specification requires of an image in a space."""
+    entities = names.parse(path)
+    space = entities.get("space") or entities.get("tpl")
+    keys = {"SpatialReference": f"space-{space}" if space else "the grid of the functional images"}
+    if "res" in entities:
+        keys["Resolution"] = f"that of the input's res-{entities['res']}"
+    if "den" in entities:
+        keys["Density"] = f"that of the input's den-{entities['den']}"
+    return keys

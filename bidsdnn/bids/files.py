@@ -1,0 +1,126 @@
+"""Files that appear whole or not at all, and hashes of what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bidsdnn import __version__
+from bidsdnn.errors import MissingInputError, OutputError
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MissingInputError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Hash of a configuration slice and its inputs.
+
+    Parameters
+    ----------
+    content : mapping
+        Plain values; paths are written as text.
+
+    Returns
+    -------
+    str
+        SHA-256 of the content and this program's version, in hexadecimal.
+    """
+    text = json.dumps({"version": __version__, **content}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary name that becomes `path` when all went well.
+
+    Parameters
+    ----------
+    path : Path
+        Final name; its folder is made.
+
+    Yields
+    ------
+    Path
+        A hidden name in the same folder.
+
+    Raises
+    ------
+    OutputError
+        If the folder or file cannot be written.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another out_dir"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, empty where the file is missing or unreadable as JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_tsv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table with ``n/a`` for what is missing; numbers in nine significant digits.
+
+    Parameters
+    ----------
+    path : Path
+    table : DataFrame
+    """
+    with atomic(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", float_format="%.9g", lineterminator="\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that `write_tsv` wrote; names stay text, numbers become numbers."""
+    text = dict.fromkeys(("stimulus_id", "region", "layer", "network", "run", "trial_type", "participant"), str)
+    return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=text, encoding="utf-8")
+
+
+def sidecar_path(path: Path) -> Path:
+    """The JSON file beside a data file."""
+    return path.with_name(path.name.split(".")[0] + ".json")

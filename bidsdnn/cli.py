@@ -1,0 +1,387 @@
+"""The command line: the only module that prints results, catches errors and exits.
+
+Nothing heavy is imported before the arguments are read, so that ``--help`` is there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bidsdnn import __version__
+from bidsdnn.errors import BidsdnnError, ConfigError, UnknownLevelError
+
+LEVELS = ("dnn", "participant", "group")
+LISTS = ("networks", "layers", "analyses", "responses", "dissimilarities", "similarities", "models")
+KERNEL_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def _names(*flags: str) -> list[str]:
+    """Each long flag with dashes and with underscores, as BIDS-Apps have been called both ways."""
+    spelt = []
+    for flag in flags:
+        spelt.append(flag)
+        if flag.startswith("--") and "-" in flag[2:]:
+            spelt.append("--" + flag[2:].replace("-", "_"))
+    return spelt
+
+
+def _without(prefix: str) -> Callable[[str], str]:
+    return lambda text: text.removeprefix(prefix)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line of ``bidsdnn``; the documentation's page is generated from it."""
+    p = argparse.ArgumentParser(
+        prog="bidsdnn",
+        description="How well do deep networks explain brains? Reads a BIDS dataset, its stimuli and its fMRIPrep "
+        "derivatives; writes activations, responses, encoding models, RSA and reports.",
+        epilog="Example: bidsdnn /data /data/derivatives/bidsdnn participant --network resnet18",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    p.add_argument("bids_dir", nargs="?", help="BIDS dataset, with stimuli/ and derivatives/")
+    p.add_argument("out_dir", nargs="?", help="where results go, best BIDS_DIR/derivatives/bidsdnn")
+    p.add_argument(
+        "analysis_level", nargs="?", metavar="{dnn,participant,group}",
+        help="dnn: activations, needs no brain; participant: one by one; group: over participants",
+    )  # fmt: skip
+    p.add_argument("--version", action="version", version=f"bidsdnn v{__version__}")
+    p.add_argument("-v", "--verbose", action="count", help="say more; twice: everything")
+    _add_data(p.add_argument_group("which data"))
+    _add_networks(p.add_argument_group("stimuli and networks"))
+    _add_analyses(p.add_argument_group("analyses"))
+    _add_machine(p.add_argument_group("which machine"))
+    return p
+
+
+def _add_data(g: Any) -> None:
+    g.add_argument(
+        *_names("--participant-label"), nargs="+", type=_without("sub-"), help="participants, with or without sub-"
+    )
+    g.add_argument(*_names("--session-label", "--session-id"), nargs="+", type=_without("ses-"), help="sessions")
+    g.add_argument("-t", *_names("--task-id", "--task-label"), nargs="+", type=_without("task-"), help="tasks")
+    g.add_argument(*_names("--run-label", "--run-id"), nargs="+", type=int, help="runs, as numbers")
+    g.add_argument(
+        *_names("--bids-filter-file"), metavar="FILE", help="JSON of PyBIDS filters for bold, events, mask, confounds"
+    )
+    g.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        metavar="NAME=PATH",
+        help="preprocessed data; default: all in BIDS_DIR/derivatives",
+    )
+    g.add_argument(
+        "--space", metavar="SPACE[:res-X][:den-X]", help="space of the bold files; `native` for those without one"
+    )
+    g.add_argument(
+        "--atlas", nargs="+", metavar="DSEG", help="segmentations whose regions are scored; default: the whole brain"
+    )
+    g.add_argument(
+        *_names("--raw-bold"), action="store_true", help="use raw bold where nothing is preprocessed (with a warning)"
+    )
+    g.add_argument(*_names("--bids-database-dir"), metavar="PATH", help="keep the PyBIDS index here and use it again")
+    g.add_argument(
+        *_names("--skip-bids-validation", "--skip-bids-validator"), action="store_true",
+        help="do not check that BIDS_DIR has a dataset_description.json",
+    )  # fmt: skip
+
+
+def _add_networks(g: Any) -> None:
+    g.add_argument(*_names("--stimuli-dir"), metavar="PATH", help="default: BIDS_DIR/stimuli")
+    g.add_argument(*_names("--stimulus-column"), metavar="NAME", help="column of events.tsv that names the stimuli")
+    g.add_argument(
+        *_names("--event-filter"), metavar="EXPR", help="events that are scored, as \"trial_type == 'object'\""
+    )
+    g.add_argument(
+        "--network", nargs="+", metavar="[ALIAS=]NAME[@WEIGHTS]",
+        help="networks by name, or file.py:build; `none` for no network (default: alexnet)",
+    )  # fmt: skip
+    g.add_argument(
+        "--weights", metavar="DEFAULT|none|NAME|PATH", help="for networks without @WEIGHTS (default: DEFAULT)"
+    )
+    g.add_argument("--layer", nargs="+", metavar="[NETWORK:]GLOB", help="layers (default: at most 12 canonical ones)")
+    g.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where networks run (default: auto)")
+    g.add_argument(
+        "--list", choices=LISTS, dest="list_what", metavar="WHAT", help=f"print one of {', '.join(LISTS)}, and stop"
+    )
+
+
+def _add_analyses(g: Any) -> None:
+    g.add_argument("--analysis", nargs="+", metavar="NAME", help="default: encoding rsa")
+    g.add_argument("--response", metavar="NAME", help="estimator of single-trial responses, lss or lsa (default: lss)")
+    g.add_argument("--permutations", type=int, metavar="N", help="for every p (default: 1000)")
+    g.add_argument(*_names("--random-seed"), type=int, metavar="N", help="default: 0")
+    g.add_argument(
+        *_names("--config-file"), metavar="TOML", help="options from a file, as an earlier run's logs/*/bidsdnn.toml"
+    )
+
+
+def _add_machine(g: Any) -> None:
+    g.add_argument(
+        *_names("--nprocs", "--nthreads", "--n-cpus"), type=int, metavar="N", help="processors (default: all)"
+    )
+    g.add_argument(*_names("--omp-nthreads"), type=int, metavar="N", help="threads of one job (default: 1)")
+    g.add_argument(
+        *_names("--mem-mb", "--mem"),
+        type=_megabytes,
+        metavar="MB",
+        help="memory for all jobs; K, M, G, T are understood",
+    )
+    g.add_argument(
+        "-w", *_names("--work-dir"), metavar="PATH", help="for arrays shared between jobs (default: the system's)"
+    )
+    g.add_argument(*_names("--stop-on-first-crash"), action="store_true", help="do not go on with other participants")
+    g.add_argument(*_names("--reports-only"), action="store_true", help="write the reports anew from what is there")
+    g.add_argument(*_names("--dry-run"), action="store_true", help="say what would be done, and write nothing")
+    g.add_argument("--notrack", action="store_true", help="accepted; bidsdnn sends nothing anywhere")
+
+
+def _megabytes(text: str) -> int:
+    """Read ``8000``, ``8G`` or ``8GB`` as megabytes."""
+    number = text.upper().removesuffix("B")
+    scale = {"K": 1e-3, "M": 1.0, "G": 1e3, "T": 1e6}.get(number[-1:])
+    try:
+        return int(float(number[:-1] if scale else number) * (scale or 1.0))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write 8000 or 8G") from error
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Plain values of all that was asked, the flags winning over the file.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        With those arguments only that were given.
+
+    Returns
+    -------
+    dict
+        Keys are fields of `Config`.
+
+    Raises
+    ------
+    ConfigError, UnknownLevelError
+    """
+    from bidsdnn.config import load_toml
+
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    values = load_toml(Path(given.pop("config_file"))) if "config_file" in given else {}
+    given.pop("notrack", None)
+    given.pop("list_what", None)
+    if "derivatives" in given:
+        given["derivatives"] = _derivatives(given["derivatives"])
+    values |= given
+    for name in ("bids_dir", "out_dir", "analysis_level"):
+        if name not in values:
+            raise ConfigError(f"{name} is missing; usage: bidsdnn BIDS_DIR OUT_DIR {{dnn,participant,group}}")
+    if values["analysis_level"] not in LEVELS:
+        raise UnknownLevelError(
+            f"analysis level {values['analysis_level']!r} is unknown; choose one of {', '.join(LEVELS)}"
+        )
+    return values
+
+
+def _derivatives(pairs: Sequence[str]) -> dict[str, str]:
+    """Read NAME=PATH, or PATH alone, whose last folder is its name."""
+    named: dict[str, str] = {}
+    for text in pairs:
+        name, equals, path = text.partition("=")
+        if not equals:
+            name, path = Path(text).absolute().name, text
+        if name in named:
+            raise ConfigError(f"--derivatives {text}: the name {name!r} stands twice; write OTHER={path}")
+        named[name] = path
+    return named
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``bidsdnn``.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit status, as the documentation lists them.
+    """
+    arguments = parser().parse_args(argv)
+    return _guarded(lambda: _run(arguments, list(argv if argv is not None else sys.argv[1:])))
+
+
+def _run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    if getattr(arguments, "list_what", None):
+        _single_threaded(1)
+        for line in _listing(arguments.list_what, arguments):
+            print(line)
+        return 0
+    values = settings(arguments)
+    # Numerical libraries read these once, when they are imported: after this line and not before.
+    _single_threaded(values.get("omp_nthreads", 1))
+    from bidsdnn.config import resolve_config
+
+    config = resolve_config(values, origin=getattr(arguments, "config_file", None) or "")
+    if not config.bids_dir.is_dir():
+        raise ConfigError(f"{config.bids_dir}: no such folder; give the BIDS dataset's path")
+    _log_to_stderr(config.verbose)
+    from bidsdnn.journal import command_text
+    from bidsdnn.pipeline import run
+
+    outcomes = run(config, command=command_text(["bidsdnn", *argv]), announce=print)
+    return _status(outcomes, config.out_dir)
+
+
+def _status(outcomes: Sequence[Any], out_dir: Path) -> int:
+    """0 if all went well, the common status if all failed alike, else 1; lists what failed."""
+    from bidsdnn.parallel import describe
+
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failed:
+        print(f"bidsdnn: {outcome.name}: {describe(outcome.error)}", file=sys.stderr)
+    if not failed:
+        return 0
+    if any(not isinstance(outcome.error, BidsdnnError) for outcome in failed):
+        print(f"bidsdnn: tracebacks are in {out_dir / 'logs'}", file=sys.stderr)
+    codes = {getattr(outcome.error, "exit_code", 1) for outcome in failed}
+    return codes.pop() if len(failed) == len(outcomes) and len(codes) == 1 else 1
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except BidsdnnError as error:
+        print(f"bidsdnn: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("bidsdnn: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _single_threaded(threads: int) -> None:
+    for name in KERNEL_THREADS:
+        os.environ[name] = str(threads)
+    os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def _log_to_stderr(verbose: int) -> None:
+    """FMRIPrep's levels: warnings and what is finished; with -v more."""
+    logger = logging.getLogger("bidsdnn")
+    logger.setLevel(logging.INFO if verbose < 2 else logging.DEBUG)
+    if not any(getattr(handler, "of_cli", False) for handler in logger.handlers):
+        own = logging.StreamHandler()
+        own.of_cli = True  # type: ignore[attr-defined]
+        own.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(own)
+    for handler in logger.handlers:
+        if getattr(handler, "of_cli", False):
+            handler.setLevel(max(logging.WARNING - 10 * verbose, logging.DEBUG))
+            handler.addFilter(lambda record: record.levelno < logging.ERROR)
+
+
+def _listing(what: str, arguments: argparse.Namespace) -> list[str]:
+    from bidsdnn.analyses import ANALYSES
+    from bidsdnn.lookup import summary
+
+    if what == "networks":
+        from bidsdnn.networks.zoo import NETWORKS
+
+        return sorted(NETWORKS)
+    if what == "layers":
+        return _layers(arguments)
+    from bidsdnn.methods import models, rdm, responses
+
+    tables: dict[str, Any] = {
+        "analyses": ANALYSES, "responses": responses.RESPONSES, "dissimilarities": rdm.DISSIMILARITIES,
+        "similarities": rdm.SIMILARITIES, "models": models.MODELS,
+    }  # fmt: skip
+    return [f"{name}\t{summary(function)}" for name, function in tables[what].items()]
+
+
+def _layers(arguments: argparse.Namespace) -> list[str]:
+    """Name, type and output shape of each layer of the asked networks; canonical ones carry a star."""
+    from bidsdnn.config import NetworkSpec
+    from bidsdnn.networks.zoo import build
+
+    lines = []
+    for text in getattr(arguments, "network", ["alexnet"]):
+        # Names and shapes do not depend on the weights, so none need be there.
+        spec = NetworkSpec.parse(text, weights="none")
+        network = build(spec.name, weights="none", seed=0, alias=spec.alias)
+        canonical = set(network.canonical())
+        lines.append(f"# {network.name}: * is used without --layer")
+        for name, (kind, shape) in network.shapes().items():
+            size = " x ".join(str(number) for number in shape)
+            lines.append(f"{'*' if name in canonical else ' '} {name}\t{kind}\t{size}")
+    return lines
+
+
+def demo(argv: Sequence[str] | None = None) -> int:
+    """Run ``bidsdnn-demo``: write a small BIDS dataset whose truth is known.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    p = argparse.ArgumentParser(prog="bidsdnn-demo", description="Write a BIDS dataset with planted truth.")
+    p.add_argument("folder", metavar="DIR", type=Path, help="where; must not exist, or be empty")
+    p.add_argument("--participants", type=int, default=3, help="default: 3")
+    p.add_argument("--stimuli", type=int, default=48, help="default: 48")
+    p.add_argument("--spaces", nargs="+", default=["volume"], help="default: volume")
+    p.add_argument("--seed", type=int, default=0, help="default: 0")
+    a = p.parse_args(argv)
+
+    def write() -> int:
+        _single_threaded(1)
+        from bidsdnn.demo import write_demo
+
+        path = write_demo(
+            a.folder, participants=a.participants, stimuli=a.stimuli, spaces=tuple(a.spaces), seed=a.seed, progress=True
+        )
+        print(path)
+        return 0
+
+    return _guarded(write)
+
+
+def fetch(argv: Sequence[str] | None = None) -> int:
+    """Run ``bidsdnn-fetch``: download weights for machines without internet.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    p = argparse.ArgumentParser(prog="bidsdnn-fetch", description="Download weights for machines without internet.")
+    p.add_argument("network", nargs="+", metavar="NETWORK[@WEIGHTS]", help="names, as in `bidsdnn --list networks`")
+    p.add_argument("--dir", type=Path, help="default: torch's cache; else set TORCH_HOME=DIR where bidsdnn runs")
+    a = p.parse_args(argv)
+
+    def download() -> int:
+        from bidsdnn.networks.zoo import fetch_weights
+
+        for path in fetch_weights(a.network, folder=a.dir, progress=True):
+            print(path)
+        if a.dir is not None:
+            print(f"export TORCH_HOME={a.dir.absolute()}")
+        return 0
+
+    return _guarded(download)

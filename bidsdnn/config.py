@@ -1,0 +1,224 @@
+"""What was asked, as one frozen value.
+
+Keys of the TOML file are the flags' names with underscores; flags win over the file. The resolved file is written to
+the output's ``logs/<run_uuid>/`` and repeats the analysis when it is given back with ``--config-file``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from bidsdnn.errors import ConfigError
+from bidsdnn.lookup import closest
+
+LEVELS = ("dnn", "participant", "group")
+
+
+class NetworkSpec(BaseModel):
+    """One ``--network``: its builder, its weights, and the name it goes by in files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    weights: str
+    alias: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, weights: str) -> NetworkSpec:
+        """Read ``[ALIAS=]NAME[@WEIGHTS]``.
+
+        Parameters
+        ----------
+        text : str
+        weights : str
+            The weights where the text names none.
+
+        Returns
+        -------
+        NetworkSpec
+        """
+        alias, equals, rest = text.partition("=")
+        if not equals:
+            alias, rest = "", text
+        name, _, own = rest.partition("@")
+        if not name:
+            raise ConfigError(f"--network {text!r} names no network; write [ALIAS=]NAME[@WEIGHTS]")
+        if alias and not re.fullmatch(r"[0-9a-zA-Z+]+", alias):
+            raise ConfigError(f"--network {text!r}: an alias has letters, digits and + only, as in mynet={name}")
+        return cls(name=name, weights=own or weights, alias=alias or None)
+
+
+class Config(BaseModel):
+    """Everything that was asked; each field is the flag of the same name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    bids_dir: Path
+    out_dir: Path
+    analysis_level: Literal["dnn", "participant", "group"]
+
+    # which data
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    task_id: tuple[str, ...] = ()
+    run_label: tuple[int, ...] = ()
+    bids_filter_file: Path | None = None
+    derivatives: dict[str, Path] = Field(default_factory=dict)
+    bids_database_dir: Path | None = None
+    skip_bids_validation: bool = False
+    space: str | None = None
+    atlas: tuple[Path, ...] = ()
+    raw_bold: bool = False
+
+    # stimuli and networks
+    stimuli_dir: Path | None = None
+    stimulus_column: str | None = None
+    event_filter: str | None = None
+    network: tuple[str, ...] = ("alexnet",)
+    weights: str = "DEFAULT"
+    layer: tuple[str, ...] = ()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    # analyses
+    response: str = "lss"
+    hrf: Literal["spm", "glover"] = "spm"
+    high_pass: float = Field(default=128.0, gt=0)
+    analysis: tuple[str, ...] = ("encoding", "rsa")
+    parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    permutations: int = Field(default=1000, ge=1)
+    random_seed: int = Field(default=0, ge=0)
+
+    # which machine
+    nprocs: int | None = Field(default=None, ge=1)
+    omp_nthreads: int = Field(default=1, ge=1)
+    mem_mb: int | None = Field(default=None, ge=1)
+    work_dir: Path | None = None
+    stop_on_first_crash: bool = False
+    reports_only: bool = False
+    dry_run: bool = False
+    verbose: int = Field(default=0, ge=0)
+
+    @field_validator("bids_dir", "out_dir", "bids_database_dir", "work_dir", "stimuli_dir", "bids_filter_file")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser().absolute()
+
+    @field_validator("atlas")
+    @classmethod
+    def _absolute_atlases(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path.expanduser().absolute() for path in paths)
+
+    @field_validator("derivatives")
+    @classmethod
+    def _absolute_derivatives(cls, paths: dict[str, Path]) -> dict[str, Path]:
+        return {name: path.expanduser().absolute() for name, path in paths.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.out_dir == self.bids_dir:
+            raise ValueError(
+                f"out_dir {self.out_dir} is the input dataset; choose {self.bids_dir / 'derivatives' / 'bidsdnn'}"
+            )
+        if self.work_dir is not None and self.work_dir.is_relative_to(self.bids_dir):
+            raise ValueError(f"work_dir {self.work_dir} lies in the input dataset; choose a folder outside it")
+        if self.out_dir.is_relative_to(self.bids_dir) and not self.out_dir.is_relative_to(
+            self.bids_dir / "derivatives"
+        ):
+            raise ValueError(
+                f"out_dir {self.out_dir} lies in the input dataset; choose {self.bids_dir / 'derivatives' / 'bidsdnn'}"
+            )
+        if "none" in self.network and len(self.network) > 1:
+            raise ValueError("network: `none` stands alone; leave it out, or leave out the others")
+        return self
+
+    @property
+    def networks(self) -> tuple[NetworkSpec, ...]:
+        """The networks asked for; none with ``--network none``."""
+        if self.network == ("none",):
+            return ()
+        return tuple(NetworkSpec.parse(text, weights=self.weights) for text in self.network)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Parameters
+    ----------
+    path : Path
+        A TOML file whose keys are fields of `Config`.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, no TOML, or has a key that is no field.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config-file {path}: {error.strerror or error}; give a readable TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config-file {path}: not valid TOML ({error})") from error
+    for key in values:
+        if key not in Config.model_fields:
+            raise ConfigError(f"--config-file {path}: unknown key {key!r}; {closest(key, Config.model_fields)}")
+    return values
+
+
+def resolve_config(values: Mapping[str, Any], *, origin: str = "") -> Config:
+    """Check what was asked and make it one frozen value.
+
+    Parameters
+    ----------
+    values : mapping
+        Plain values as TOML holds them: strings, numbers, lists, tables.
+    origin : str
+        The file they came from, for the error.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    ConfigError
+        In one line: the key, the value and what is wrong with it.
+    """
+    try:
+        # JSON lets strict types still read a path from a string and a tuple from a list.
+        config = Config.model_validate_json(json.dumps(dict(values), default=str))
+        _ = config.networks
+        return config
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        where = f"{origin}: " if origin else ""
+        if not key:
+            raise ConfigError(f"{where}{message}") from error
+        raise ConfigError(f"{where}{key} = {first['input']!r}: {message}") from error
+
+
+def to_toml(config: Config) -> str:
+    """Write a configuration as TOML that reads back equal.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    str
+    """
+    return tomli_w.dumps(json.loads(config.model_dump_json(exclude_none=True)))

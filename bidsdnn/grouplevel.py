@@ -1,0 +1,210 @@
+"""From participants' results on disk to statistics over participants."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bidsdnn.bids import names
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.files import digest, file_sha256, read_json, read_table, sidecar_path
+from bidsdnn.errors import DataError, MissingInputError
+from bidsdnn.lookup import summary
+from bidsdnn.methods.inference import fdr, sign_flip
+from bidsdnn.spaces import Volume
+
+logger = logging.getLogger(__name__)
+
+SCORES = {"encoding": "pearsonr", "rsa": "similarity"}
+"""The column of each analysis' table that is tested over participants."""
+ROWS = ("network", "layer", "region", "metric", "comparison")
+FEWEST = 2
+# Volumes of one participant only: they enter by region tables, not by maps.
+INDIVIDUAL_SPACES = {"T1w", "fsnative", "boldref", "", None}
+
+
+def group(derivatives: Derivatives, labels: Sequence[str], *, permutations: int, seed: int) -> tuple[int, list[str]]:
+    """Participants' scores were tested against zero, Fisher-transformed, by flipping the signs of whole participants.
+
+    Parameters
+    ----------
+    derivatives : Derivatives
+        Holds the participants' results.
+    labels : sequence of str
+        Participants, without ``sub-``; those without results are named and left out.
+    permutations : int
+        Random sign flips where there are more than 12 participants; otherwise all are made.
+    seed : int
+
+    Returns
+    -------
+    n_tables : int
+        Tables written or found up to date.
+    omitted : list of str
+        Sentences on who and what was left out.
+
+    Raises
+    ------
+    MissingInputError
+        If fewer than two participants have results.
+    """
+    found = [label for label in labels if any((derivatives.root / f"sub-{label}").rglob("*_results.tsv"))]
+    if len(found) < FEWEST:
+        raise MissingInputError(
+            f"{derivatives.root}: {len(found)} of {len(labels)} participants have results; a group needs two or more, "
+            "run the participant level first"
+        )
+    omitted = [f"sub-{label} has no results and was left out." for label in labels if label not in found]
+    written = 0
+    for analysis in SCORES:
+        for context, paths in _by_context(derivatives, found, "results", ".tsv", analysis).items():
+            written += _table(
+                derivatives, analysis, dict(context), paths, omitted, permutations=permutations, seed=seed
+            )
+    for context, paths in _by_context(derivatives, found, "statmap", ".nii.gz", "encoding", stat="pearsonr").items():
+        _maps(derivatives, dict(context), paths, omitted, permutations=permutations, seed=seed)
+    if not written:
+        raise MissingInputError(
+            f"{derivatives.root}: no analysis has results of two or more participants; "
+            "run the participant level with a network first"
+        )
+    for sentence in omitted:
+        logger.warning("%s", sentence)
+    return written, omitted
+
+
+def _by_context(
+    derivatives: Derivatives, labels: Sequence[str], suffix: str, extension: str, desc: str, **more: str
+) -> dict[tuple[tuple[str, str], ...], dict[str, Path]]:
+    """Files of several participants that differ in nothing but the participant."""
+    contexts: dict[tuple[tuple[str, str], ...], dict[str, Path]] = {}
+    for label in labels:
+        folder = derivatives.root / f"sub-{label}" / "func"
+        for path in sorted(folder.glob(f"*_desc-{desc}_{suffix}{extension}")):
+            entities = names.entities_of(path)
+            if entities.items() >= more.items():
+                key = tuple((name, value) for name, value in entities.items() if name not in ("sub", *more))
+                contexts.setdefault(key, {})[label] = path
+    return contexts
+
+
+def _enough(context: Mapping[str, Any], paths: Mapping[str, Path], omitted: list[str], what: str) -> bool:
+    if len(paths) >= FEWEST:
+        return True
+    described = ", ".join(f"{key} {value}" for key, value in context.items() if key != "desc")
+    omitted.append(f"{what} of {described}: only sub-{', sub-'.join(paths)} has it, so there is no group.")
+    return False
+
+
+def _content(paths: Mapping[str, Path], **more: Any) -> str:
+    return digest({"inputs": {label: file_sha256(path) for label, path in paths.items()}, **more})
+
+
+def _sidecar(derivatives: Derivatives, paths: Mapping[str, Path], permutations: int, content: str) -> dict[str, Any]:
+    n = len(paths)
+    enumerated = n <= 12
+    flips = f"all {2**n} sign flips" if enumerated else f"{permutations} random sign flips"
+    first = read_json(sidecar_path(next(iter(paths.values()))))
+    return {
+        "Methods": summary(group),
+        "Participants": list(paths),
+        "Layers": first.get("Layers", []),
+        "Network": first.get("Network", ""),
+        "Test": f"one-sided sign-flip test on Fisher-z scores, {flips}; t is of the Fisher-z scores",
+        "SmallestAttainableP": 1 / 2**n if enumerated else 1 / (1 + permutations),
+        "Permutations": 2**n if enumerated else permutations,
+        "Sources": [derivatives.uri(path) for path in paths.values()],
+        "ConfigurationHash": content,
+        "References": ["sign-flip", "fdr"],
+    }
+
+
+def fisher_z(r: np.ndarray) -> np.ndarray:
+    """Inverse hyperbolic tangent of correlations; a perfect one becomes a large finite number."""
+    return np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
+
+
+def _table(
+    derivatives: Derivatives, analysis: str, context: dict[str, str], paths: dict[str, Path], omitted: list[str], *,
+    permutations: int, seed: int,
+) -> int:  # fmt: skip
+    """Write the group's table of one analysis, space, atlas and network; 1 if there is one."""
+    if not _enough(context, paths, omitted, f"The {analysis} table"):
+        return 0
+    stem = {key: value for key, value in context.items() if key != "desc"}
+    name = "_".join(f"{key}-{value}" for key, value in stem.items())
+    path = derivatives.root / "group" / f"{name}_desc-{analysis}_results.tsv"
+    content = _content(paths, permutations=permutations, seed=seed, analysis=analysis)
+    if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
+        return 1
+    score = SCORES[analysis]
+    tables = {label: read_table(one) for label, one in paths.items()}
+    keys = [key for key in ROWS if key in next(iter(tables.values()))]
+    whole = pd.concat([table.assign(participant=label) for label, table in tables.items()], ignore_index=True)
+    wide = whole.pivot(index=keys, columns="participant", values=score)
+    order = pd.MultiIndex.from_frame(whole[keys].drop_duplicates())
+    values = wide.reindex(index=order, columns=list(tables)).to_numpy(dtype=float).T
+    t, p = sign_flip(fisher_z(values), permutations=permutations, seed=seed)
+    means = whole.groupby(keys, sort=False).mean(numeric_only=True).reindex(order).reset_index()
+    present = np.isfinite(values).sum(axis=0)
+    result = means[keys].copy()
+    for column in ("n_voxels", score, "r2"):
+        if column in means:
+            result[column] = means[column]
+    spread = np.nanstd(np.where(present >= FEWEST, values, 0.0), axis=0, ddof=1)
+    result["n_participants"] = present
+    result["sem"] = np.where(present >= FEWEST, spread / np.sqrt(np.maximum(present, 1)), np.nan)
+    result["t"], result["p"], result["q"] = t, p, fdr(p)
+    sidecar = _sidecar(derivatives, paths, permutations, content)
+    derivatives.write_table(
+        path, result, {**sidecar, "Correction": "q: false discovery rate over the rows of this table"}
+    )
+    return 1
+
+
+def _maps(
+    derivatives: Derivatives, context: dict[str, str], paths: dict[str, Path], omitted: list[str], *,
+    permutations: int, seed: int,
+) -> None:  # fmt: skip
+    """Write mean, t and p over participants for every voxel and layer that all of them have."""
+    space = context.get("space")
+    if space in INDIVIDUAL_SPACES:
+        omitted.append(f"Maps in {space or 'native'} space differ between participants; the group has tables only.")
+        return
+    if not _enough(context, paths, omitted, "The map"):
+        return
+    stem = {key: value for key, value in context.items() if key != "space"}
+    outputs = {
+        stat: derivatives.path("statmap", ".nii.gz", tpl=space, **stem, stat=stat) for stat in ("mean", "t", "p")
+    }
+    content = _content(paths, permutations=permutations, seed=seed)
+    if all(
+        path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content for path in outputs.values()
+    ):
+        return
+    masks = []
+    for path in paths.values():
+        kept = {
+            key: value
+            for key, value in names.entities_of(path).items()
+            if key in ("sub", "task", "space", "res", "den")
+        }
+        masks.append(derivatives.path("mask", ".nii.gz", **kept, desc="brain"))
+    try:
+        volume = Volume.from_masks(masks)
+    except DataError as error:
+        omitted.append(f"There is no group map in {space}: {error}.")
+        return
+    scores = np.array([volume.read(path) for path in paths.values()])
+    shape = scores.shape[1:]
+    flat = scores.reshape(len(scores), -1)
+    flat[:, ~np.isfinite(flat).all(axis=0)] = np.nan
+    t, p = sign_flip(fisher_z(flat.astype(np.float64)), permutations=permutations, seed=seed)
+    sidecar = _sidecar(derivatives, paths, permutations, content) | {"VolumeAxis": "layer", "Omitted": omitted}
+    for stat, values in (("mean", flat.mean(axis=0)), ("t", t), ("p", p)):
+        derivatives.write_map(outputs[stat], values.reshape(shape), volume, sidecar)

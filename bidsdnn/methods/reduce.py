@@ -1,0 +1,153 @@
+"""Wide tables made narrow: inner products in one pass, and the coordinates that follow from them.
+
+The one idea: whatever is linear in a layer's units and wanted per stimulus (distances, ridge, principal
+components) needs the stimuli x stimuli inner products only, and those are summed over blocks of units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+_GRAM_COLUMNS = 4096
+"""Columns read at a time; a constant, because the order of summation decides the last bits."""
+
+
+class Spectrum(NamedTuple):
+    """The thin singular value decomposition of a column-centred table, its null directions left out."""
+
+    mean: torch.Tensor
+    """(p,) column means."""
+    left: torch.Tensor
+    """(n, rank) left singular vectors."""
+    scale: torch.Tensor
+    """(rank,) singular values, descending."""
+    right: torch.Tensor
+    """(p, rank) right singular vectors."""
+
+    @property
+    def mean_eigenvalue(self) -> float:
+        """Mean of the non-zero eigenvalues of X'X for centred X, the unit of a relative penalty."""
+        return float((self.scale**2).mean()) if len(self.scale) else 1.0
+
+
+def gram(values: Any, *, block: int = _GRAM_COLUMNS) -> tuple[Float, Float]:
+    """Inner products between the rows of a wide table, summed over blocks of its columns.
+
+    Parameters
+    ----------
+    values : array-like, shape (n, p)
+        Anything with a ``shape`` that can be sliced ``values[:, a:b]``: an array, a memory map, a file.
+    block : int
+        Columns held in memory at a time.
+
+    Returns
+    -------
+    products : array, shape (n, n)
+        Raw (uncentred) inner products X X', exactly symmetric, accumulated in float64.
+    row_sums : array, shape (n,)
+        The sum of each row, with which rows can be centred afterwards.
+
+    Raises
+    ------
+    ValueError
+        If the table is not two-dimensional, or holds a value that is not finite.
+    """
+    if len(values.shape) != 2:
+        raise ValueError(f"values: expected shape (n, p), got {tuple(values.shape)}")
+    if block < 1:
+        raise ValueError(f"block: expected at least 1 column, got {block}")
+    n, p = values.shape
+    products, row_sums = np.zeros((n, n)), np.zeros(n)
+    for columns in blocks(p, block):
+        part = np.asarray(values[:, columns], dtype=np.float64)
+        if not np.isfinite(part).all():
+            row, column = np.argwhere(~np.isfinite(part))[0]
+            raise ValueError(
+                f"values: expected finite numbers, got {part[row, column]} "
+                f"in row {row}, column {columns.start + column}"
+            )
+        products += part @ part.T
+        row_sums += part.sum(axis=1)
+    return products, row_sums
+
+
+def rotation(gram_matrix: ArrayLike, *, tolerance: float = 1e-10) -> Float:
+    """Coordinates of the items in as few columns as their inner products need, without loss.
+
+    Distances and inner products between rows are those of the original table, so least squares, ridge
+    regression and principal components give the same predictions from either. With G = U L U', the
+    coordinates are U sqrt(L).
+
+    Parameters
+    ----------
+    gram_matrix : array-like, shape (n, n)
+        Symmetric inner products between items.
+    tolerance : float
+        Directions whose eigenvalue is at most this share of the largest are dropped as rounding.
+
+    Returns
+    -------
+    array, shape (n, rank)
+        Z with Z Z' = G, columns by descending size; the largest entry of a column is positive.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, not symmetric or not finite.
+    """
+    products = np.asarray(gram_matrix, dtype=np.float64)
+    if products.ndim != 2 or products.shape[0] != products.shape[1]:
+        raise ValueError(f"gram_matrix: expected shape (n, n), got {products.shape}")
+    if not np.isfinite(products).all():
+        raise ValueError("gram_matrix: expected finite numbers, got NaN or infinity")
+    size = np.abs(products).max(initial=0.0)
+    if np.abs(products - products.T).max(initial=0.0) > 1e-8 * size:
+        raise ValueError("gram_matrix: expected a symmetric matrix, got one that differs from its transpose")
+    if size == 0:
+        return np.zeros((len(products), 0))
+    eigenvalues, vectors = np.linalg.eigh(products)
+    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    keep = eigenvalues > tolerance * eigenvalues[0]
+    vectors = vectors[:, keep]
+    # An eigenvector's sign is arbitrary and differs between LAPACK builds: fix it by the largest entry.
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
+    return np.ascontiguousarray(vectors * np.sign(largest) * np.sqrt(eigenvalues[keep]))
+
+
+def spectrum(x: torch.Tensor) -> Spectrum:
+    """Centre the columns of a table and decompose it into its singular vectors.
+
+    Parameters
+    ----------
+    x : tensor, shape (n, p)
+
+    Returns
+    -------
+    Spectrum
+        Of at most min(n - 1, p) directions; none for a table whose rows are all equal.
+    """
+    mean = x.mean(dim=0)
+    left, scale, right = torch.linalg.svd(x - mean, full_matrices=False)
+    # Centring subtracts numbers of the size of x itself, so rounding is judged by x and not by what is left.
+    floor = torch.finfo(x.dtype).eps * max(x.shape) * torch.linalg.norm(x)
+    keep = scale > floor
+    return Spectrum(mean, left[:, keep], scale[keep], right[keep].T)
+
+
+def blocks(size: int, step: int) -> Iterator[slice]:
+    """Cut ``range(size)`` into consecutive slices of ``step``, the last one shorter."""
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
+def float64_device(device: str) -> torch.device:
+    """Return the device asked for, or the CPU where that device has no float64 (Apple's mps)."""
+    wanted = torch.device(device)
+    return torch.device("cpu") if wanted.type == "mps" else wanted

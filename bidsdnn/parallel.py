@@ -1,0 +1,117 @@
+"""One `map` for all parallel work, whose results do not depend on how many workers there are.
+
+Each piece of work runs with a fixed number of kernel threads, in this process or in a worker, so that a run with
+``--nprocs 16`` writes the same bytes as one with ``--nprocs 1``.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from bidsdnn.errors import BidsdnnError
+
+
+class Map(Protocol):
+    """Apply a function to items and return the results in the items' order."""
+
+    def __call__(self, function: Callable[..., Any], items: Iterable[Any], *, label: str = "") -> list[Any]:
+        """Apply `function` to each of `items`, showing progress under `label`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a piece of work that is allowed to fail: its value, or its error and traceback."""
+
+    name: str
+    value: Any = None
+    error: BaseException | None = None
+    traceback: str = ""
+
+
+def available_cpus() -> int:
+    """Number of processors this process may use, as a scheduler or container has set it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def attempt(function: Callable[[], Any], name: str) -> Outcome:
+    """Call a function and keep whatever error it raises.
+
+    Parameters
+    ----------
+    function : callable
+        Takes nothing.
+    name : str
+        Whose work it is, as ``sub-01``.
+
+    Returns
+    -------
+    Outcome
+    """
+    try:
+        return Outcome(name, value=function())
+    except Exception as error:  # one participant's failure, whatever it is, must not stop the others
+        return Outcome(name, error=error, traceback=traceback.format_exc())
+
+
+def describe(error: BaseException) -> str:
+    """One line for an error: its text where it was made for users, its type and text otherwise."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, BidsdnnError) else f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def workers(n: int, *, threads: int = 1, folder: Path | None = None) -> Iterator[Map]:
+    """Give a `map` over up to n processes.
+
+    Parameters
+    ----------
+    n : int
+        Number of worker processes; 1 works in this process.
+    threads : int
+        Kernel threads of each piece of work.
+    folder : Path, optional
+        Where arrays are shared with the workers; by default joblib's choice.
+
+    Yields
+    ------
+    Map
+    """
+    run = partial(_map, n=n, threads=threads)
+    with threadpool_limits(threads):
+        if n == 1:
+            yield run
+        else:
+            with parallel_config(
+                "loky", n_jobs=n, inner_max_num_threads=threads, temp_folder=folder, max_nbytes="1M", mmap_mode="r"
+            ):
+                yield run
+
+
+def serial(function: Callable[..., Any], items: Iterable[Any], *, label: str = "") -> list[Any]:
+    """A `Map` that works in this process."""
+    return _map(function, items, label=label, n=1, threads=1)
+
+
+def _map(function: Callable[..., Any], items: Iterable[Any], *, label: str = "", n: int, threads: int) -> list[Any]:
+    tasks = list(items)
+    bar = partial(tqdm, total=len(tasks), desc=label, disable=None if label else True, leave=False)
+    if n == 1 or len(tasks) <= 1:
+        return [_limited(function, task, threads) for task in bar(tasks)]
+    jobs = Parallel(return_as="generator")(delayed(_limited)(function, task, threads) for task in tasks)
+    return list(bar(jobs))
+
+
+def _limited(function: Callable[..., Any], task: Any, threads: int) -> Any:
+    with threadpool_limits(threads):
+        return function(task)

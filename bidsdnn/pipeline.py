@@ -1,0 +1,373 @@
+"""The three levels, each a story from input to report.
+
+`dnn` does what needs no brain, `participant` what needs one participant's brain, `group` the rest. A participant that
+fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from bidsdnn import activations, grouplevel, reports
+from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability, seed_for
+from bidsdnn.bids.atlases import atlas_regions
+from bidsdnn.bids.dataset import Dataset
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.events import require_files
+from bidsdnn.bids.files import digest
+from bidsdnn.bids.stimulus_index import StimulusIndex
+from bidsdnn.config import Config
+from bidsdnn.errors import ConfigError, DataError, MissingInputError
+from bidsdnn.journal import Journal, early_records, peak_memory_mb, software
+from bidsdnn.lookup import resolve
+from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.parallel import Outcome, attempt, describe, serial, workers
+from bidsdnn.patterns import Patterns
+from bidsdnn.plan import describe_plan
+from bidsdnn.responses import Estimation, Task, responses, shared_entities
+from bidsdnn.spaces import shared_space
+from bidsdnn.stimuli import Stimuli
+from bidsdnn.study import Participant, Study, check_analyses, jobs, load_participants, open_study_dataset
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config, *, command: str, announce: Callable[[str], None]) -> list[Outcome]:
+    """Do what was asked.
+
+    Whatever can be refused without computing is refused before the first file is written.
+
+    Parameters
+    ----------
+    config : Config
+    command : str
+        The command line, for the log.
+    announce : callable
+        Takes a line about what is finished.
+
+    Returns
+    -------
+    list of Outcome
+        One a participant, or one for the other levels; values are the reports' paths.
+
+    Raises
+    ------
+    BidsdnnError
+        If nothing could be started.
+    """
+    with early_records() as early:
+        check_analyses(config)
+        dataset = open_study_dataset(config)
+        derivatives = Derivatives(config.out_dir, {"raw": dataset.root, **dataset.derivatives})
+        if config.reports_only:
+            return _rebuild(config, derivatives, dataset)
+        networks = activations.build_networks(config) if config.analysis_level != "group" else []
+        index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir)
+        loaded = load_participants(config, dataset, index) if config.analysis_level != "group" else []
+        if config.analysis_level == "participant" and all(one.error is not None for one in loaded):
+            raise loaded[0].error  # type: ignore[misc]
+        n_workers = jobs(config, [one.value.runs for one in loaded if one.value is not None])
+        if config.dry_run:
+            announce(describe_plan(config, dataset, networks, loaded, n_workers))
+            return []
+    journal = Journal(config.out_dir, command)
+    with journal.open(config, early), workers(n_workers, threads=config.omp_nthreads, folder=config.work_dir) as map:
+        derivatives.start(dataset.description)
+        study = Study(config, dataset, derivatives, networks, index, journal, announce, map)
+        outcomes = LEVELS[config.analysis_level](study, loaded)
+        reports.write_citations(derivatives)
+    return outcomes
+
+
+def _rebuild(config: Config, derivatives: Derivatives, dataset: Dataset) -> list[Outcome]:
+    """Write reports anew from what is on disk."""
+    if not (config.out_dir / "dataset_description.json").exists():
+        raise MissingInputError(f"{config.out_dir}: no results to report; run without --reports-only first")
+    if config.analysis_level == "group":
+        return [Outcome("group", value=reports.group_page(derivatives))]
+    there = [label for label in dataset.participants if (config.out_dir / f"sub-{label}").is_dir()]
+    if not there:
+        raise MissingInputError(
+            f"{config.out_dir}: none of the participants has results; run without --reports-only first"
+        )
+    return [Outcome(f"sub-{label}", value=reports.participant_page(derivatives, label)) for label in there]
+
+
+# dnn -------------------------------------------------------------------------------------------------------------
+
+
+def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
+    """Extract activations to the stimuli, and compute the layers' RDMs.
+
+    Without events, every picture of the stimuli folder is taken.
+
+    Parameters
+    ----------
+    study : Study
+    loaded : sequence of Outcome
+        Of `load_participants`.
+
+    Returns
+    -------
+    list of Outcome
+    """
+    if not study.networks:
+        raise ConfigError("--network none: the dnn level computes activations; name a network")
+    for one in loaded:
+        if one.error is not None:
+            raise one.error
+    shown = [one.value for one in loaded]
+    if shown:
+        extract(study, shown)
+    else:
+        logger.info("no events: all pictures in %s are taken", study.index.root)
+        stimuli = Stimuli.from_folder(study.index.root)
+        if not len(stimuli):
+            raise MissingInputError(f"{study.index.root}: no pictures; give their folder with --stimuli-dir")
+        _extract(study, stimuli.with_hashes(), {})
+    return [Outcome("dnn", value=study.derivatives.root / "stimuli")]
+
+
+def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, str]]:
+    """Activations to everything that some participants saw, read or computed.
+
+    Parameters
+    ----------
+    study : Study
+    shown : sequence of Participant
+
+    Returns
+    -------
+    list of (Patterns, str)
+        By network, with a hash of the network, its layers and their stimuli.
+
+    Raises
+    ------
+    MissingInputError
+        If a stimulus has no file.
+    """
+    if not study.networks:
+        return []
+    for one in shown:
+        require_files(one.shown, root=study.index.root)
+    table = pd.concat([one.shown.stimuli for one in shown])
+    counts = table.groupby("stimulus_id")["n_presentations"].sum().to_dict()
+    table = table.drop_duplicates("stimulus_id").sort_values("stimulus_id", ignore_index=True)
+    table = table[["stimulus_id", "filename", "modality"]].assign(sha256="")
+    stimuli = Stimuli(table, study.index.root).with_hashes()
+    return _extract(study, stimuli, counts)
+
+
+def _extract(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -> list[tuple[Patterns, str]]:
+    activations.write_manifest(stimuli, counts, study.derivatives)
+    made = []
+    for network, layers in study.networks:
+        features, content = activations.ensure(network, layers, stimuli, study.derivatives, config=study.config)
+        activations.write_rdms(network, features, content, study.derivatives, map=study.map)
+        made.append((features, content))
+        logger.info("%s: activations of %d layers to %d stimuli", network.label, len(layers), len(stimuli))
+    return made
+
+
+# participant -----------------------------------------------------------------------------------------------------
+
+
+def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
+    """Analyse each participant and write the report; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    study : Study
+    loaded : sequence of Outcome
+        Of `load_participants`.
+
+    Returns
+    -------
+    list of Outcome
+        Values are the reports' paths.
+    """
+    features = extract(study, [one.value for one in loaded if one.error is None])
+    outcomes: list[Outcome] = []
+    for one in loaded:
+        label = one.name.removeprefix("sub-")
+        with study.journal.about(one.name):
+            outcome = (
+                one if one.error is not None else attempt(partial(participant, study, one.value, features), one.name)
+            )
+            if outcome.error is not None:
+                logger.error("%s: %s", one.name, describe(outcome.error))
+                study.journal.failed(outcome)
+        report = reports.participant_page(study.derivatives, label)
+        study.announce(
+            f"{one.name}: {report}" if outcome.error is None else f"{one.name}: failed; what there is: {report}"
+        )
+        outcomes.append(replace(outcome, value=report))
+        if outcome.error is not None and study.config.stop_on_first_crash:
+            break
+    return outcomes
+
+
+def participant(study: Study, one: Participant, features: Sequence[tuple[Patterns, str]]) -> None:
+    """Estimate one participant's responses and relate them to the networks.
+
+    Parameters
+    ----------
+    study : Study
+    one : Participant
+    features : sequence of (Patterns, str)
+        Activations of each network, and the hash of what they depend on.
+    """
+    config, out = study.config, study.derivatives
+    started = time.monotonic()
+    space, warnings = shared_space([run.bold for run in one.runs], [run.mask for run in one.runs if run.mask])
+    entities = shared_entities(one.runs)
+    estimation = Estimation(config.response, config.hrf, config.high_pass)
+    tasks = [
+        Task(run, one.shown.events[run.events], space, estimation, out, entities)
+        for run in one.runs if run.events is not None
+    ]  # fmt: skip
+    notes = _notes(config, one)
+    brain, reliable, content, more = responses(tasks, sidecar=_about(study, one, notes), map=study.map)
+    for warning in [*warnings, *more, *notes]:
+        logger.warning("sub-%s: %s", one.label, warning)
+
+    regions, atlases = atlas_regions(config.atlas, space)
+    content = digest({"responses": content, "atlases": atlases})
+    if not out.current("reliability", content, **entities):
+        out.save(reliability(brain, reliable, regions=regions), space, content, **entities)
+
+    matched = [table.match(brain).groups for table, _ in features]
+    x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
+    for name in config.analysis:
+        if x is not None or name not in NEEDS_NETWORK:
+            analyse(
+                study,
+                name,
+                x,
+                brain,
+                regions,
+                content=digest({"y": content, "x": [made for _, made in features]}),
+                entities=entities,
+            )
+    logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
+
+
+def analyse(
+    study: Study,
+    name: str,
+    x: Patterns | None,
+    y: Patterns,
+    regions: Regions,
+    *,
+    content: str,
+    entities: Mapping[str, str],
+) -> None:
+    """Run one analysis and write its result, unless the same result is there.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        Row of `ANALYSES`, or ``file.py:function``.
+    x, y : Patterns
+        A network's table and a brain's.
+    regions : mapping
+        By atlas.
+    content : str
+        Hash of what the tables and regions depend on.
+    entities : mapping
+        Of the participant's products.
+    """
+    config = study.config
+    function = resolve(name, ANALYSES)
+    device = str(torch_device(config.device))
+    supplied: dict[str, Any] = {
+        # Work on a GPU is serial, in this process; work on processors is spread.
+        "map": study.map if device == "cpu" else serial, "device": device,
+        "regions": regions, "permutations": config.permutations,
+        "seed": seed_for(config.random_seed, entities["sub"]),
+    }  # fmt: skip
+    taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
+    own = config.parameters.get(name, {})
+    # A user's function is part of what its result depends on; a built-in one changes with the version.
+    source = "" if name in ANALYSES else inspect.getsource(function)
+    settings: dict[str, Any] = {key: taken[key] for key in ("permutations", "seed") if key in taken}
+    content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
+    stem = function.__name__.replace("_", "") if name not in ANALYSES else name
+    if study.derivatives.current(stem, content, **entities):
+        logger.info("sub-%s: %s is up to date", entities["sub"], name)
+        return
+    try:
+        result = function(x, y, **taken, **own)
+    except ValueError as error:
+        raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
+    study.derivatives.save(result, y.space, content, **entities)
+
+
+def _about(study: Study, one: Participant, notes: Sequence[str]) -> dict[str, Any]:
+    """What a reader of the responses needs to know of their origin."""
+    anatomy = study.dataset.anatomy(one.label)
+    return {
+        "Anatomy": study.derivatives.uri(anatomy) if anatomy else None,
+        "StimulusColumn": one.column,
+        "StimuliFound": int(one.shown.stimuli["present"].sum()),
+        "StimuliMissing": int((~one.shown.stimuli["present"].astype(bool)).sum()),
+        "EventFilter": study.config.event_filter,
+        "Notes": list(notes),
+        "Software": software(),
+    }
+
+
+def _notes(config: Config, one: Participant) -> list[str]:
+    """What was left out, in sentences for the report."""
+    if config.networks:
+        return []
+    left_out = [name for name in config.analysis if name in NEEDS_NETWORK]
+    return [
+        "No network was asked for (--network none): "
+        + (f"{', '.join(left_out)} and " if left_out else "")
+        + "the comparison with layers were left out."
+        + (f" {len(one.shown.missing)} stimuli have no picture on disk." if one.shown.missing else "")
+    ]
+
+
+# group -----------------------------------------------------------------------------------------------------------
+
+
+def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
+    """Test participants' results over participants, and write the group's report.
+
+    Parameters
+    ----------
+    study : Study
+    loaded : sequence of Outcome
+        Not used: this level reads the output.
+
+    Returns
+    -------
+    list of Outcome
+    """
+    config = study.config
+    with study.journal.about("group"):
+        grouplevel.group(
+            study.derivatives,
+            study.dataset.participants,
+            permutations=config.permutations,
+            seed=seed_for(config.random_seed, "group"),
+        )
+    report = reports.group_page(study.derivatives)
+    study.announce(f"group: {report}")
+    return [Outcome("group", value=report)]
+
+
+LEVELS: dict[str, Callable[[Study, Sequence[Outcome]], list[Outcome]]] = {
+    "dnn": dnn, "participant": participants, "group": group,
+}  # fmt: skip

@@ -1,0 +1,95 @@
+"""What a run would do and need, said before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bidsdnn.activations import activations_path
+from bidsdnn.bids.dataset import Dataset, Run
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.config import Config
+from bidsdnn.networks.extract import estimate_bytes
+from bidsdnn.networks.network import Network
+from bidsdnn.parallel import Outcome, describe
+from bidsdnn.spaces import load_image
+
+# The image as float32, the voxels in the mask, their copy in double precision for the products, and the interpreter.
+COPIES_OF_BOLD = 4
+INTERPRETER_MB = 400
+
+
+def run_memory_mb(run: Run) -> float:
+    """Memory that one run's estimation needs, in MB, from the image's header alone.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    float
+    """
+    voxels = 1
+    for size in load_image(run.bold).shape:
+        voxels *= size
+    return INTERPRETER_MB + COPIES_OF_BOLD * 4 * voxels / 1e6
+
+
+def describe_plan(
+    config: Config,
+    dataset: Dataset,
+    networks: Sequence[tuple[Network, list[str]]],
+    loaded: Sequence[Outcome],
+    n_workers: int,
+) -> str:
+    """Say what would be done, for ``--dry-run``.
+
+    Parameters
+    ----------
+    config : Config
+    dataset : Dataset
+    networks : sequence of (Network, list of str)
+    loaded : sequence of Outcome
+        Participants' input.
+    n_workers : int
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    lines = [f"bidsdnn {config.analysis_level}: {config.bids_dir} -> {config.out_dir}"]
+    stimuli: dict[str, bool] = {}
+    for one in loaded:
+        if one.error is not None:
+            lines.append(f"{one.name}: cannot be analysed: {describe(one.error)}")
+            continue
+        shown = one.value.shown
+        stimuli |= dict(zip(shown.stimuli["stimulus_id"], shown.stimuli["present"], strict=True))
+        lines.append(f"{one.name}: {_participant(one.value)}")
+    if loaded:
+        lines.append(f"stimuli: {len(stimuli)} presented, {sum(stimuli.values())} on disk")
+    out = Derivatives(config.out_dir)
+    for network, layers in networks:
+        size = estimate_bytes(network, layers, max(len(stimuli), 1)) / 1e6
+        there = " (a file is there)" if activations_path(out, network.label).exists() else ""
+        lines.append(f"{network.label}: {len(layers)} layers ({', '.join(layers)}), {size:.0f} MB on disk{there}")
+    if config.analysis_level == "participant":
+        lines.append(f"analyses: {', '.join(config.analysis)}; {config.permutations} permutations")
+    if config.analysis_level == "group":
+        lines.append(f"participants: {', '.join(dataset.participants)}")
+    lines.append(f"{n_workers} jobs at a time; nothing was written")
+    return "\n".join(lines)
+
+
+def _participant(one: Any) -> str:
+    trials = sum(int(table["trial"].sum()) for table in one.shown.events.values())
+    if not one.runs:
+        return f"{trials} trials of {len(one.shown.stimuli)} stimuli"
+    memory = max(run_memory_mb(run) for run in one.runs)
+    space = one.runs[0].entities.get("space", "native")
+    return (
+        f"{len(one.runs)} runs in {space}, {trials} trials of {len(one.shown.stimuli)} stimuli, "
+        f"about {memory:.0f} MB a job"
+    )

@@ -1,0 +1,165 @@
+"""What a page is put together from: headings, sentences, figures, tables, notes.
+
+The template shows each block by its `kind`; nothing here knows of HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bidsdnn.errors import DatasetError
+from bidsdnn.report.drawing import Figure
+from bidsdnn.report.entries import TEXT_COLUMNS
+from bidsdnn.report.findings import Sentences, number
+
+MAX_ROWS = 2000
+# Scores between -1 and 1 are written without a leading zero.
+_SCORES = frozenset({"pearsonr", "pearsonr_folds_sem", "r2", "p", "q", "sem", "similarity", "reliability"})
+_NAMES = {
+    "n_voxels": "voxels", "pearsonr": "mean r", "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
+    "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",
+    "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
+    "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",
+    "n_repeats": "repeats", "sub": "participant",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+    kind: str = "heading"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Short statements under one title; `tone` is ``plain``, ``warning`` or ``error``."""
+
+    title: str
+    items: tuple[str, ...]
+    tone: str = "plain"
+    kind: str = "notes"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of formatted cells; the second text of a cell is what it is sorted by."""
+
+    title: str
+    columns: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[tuple[str, str], ...], ...]
+    note: str = ""
+    folded: bool = True
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it was typed or written, folded away if asked."""
+
+    title: str
+    text: str
+    folded: bool = True
+    kind: str = "code"
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Which colour and which marker belongs to which name."""
+
+    items: tuple[tuple[str, str, str], ...]
+    kind: str = "legend"
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Paragraphs to paste, the works they cite, and versions by software."""
+
+    paragraphs: tuple[tuple[str, tuple[str, ...]], ...]
+    references: tuple[tuple[str, str], ...]
+    software: tuple[tuple[str, str], ...]
+    kind: str = "methods"
+
+
+Block = Heading | Notes | Table | Code | Legend | Methods | Sentences | Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under one heading with an anchor."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def attempt(make: Callable[[], list[Block]], what: str, problems: list[str]) -> list[Block]:
+    """Make blocks; a file that cannot be shown costs its blocks and a warning, never the page.
+
+    Parameters
+    ----------
+    make : callable
+        Returns blocks.
+    what : str
+        Named in the warning.
+    problems : list of str
+        The warning is added here.
+
+    Returns
+    -------
+    list of Block
+    """
+    try:
+        return make()
+    except (DatasetError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        problems.append(f"{what} not shown: {reason}")
+        return []
+
+
+def data_table(table: pd.DataFrame, title: str, *, note: str = "", folded: bool = True) -> Table:
+    """Format a table for reading; its raw numbers stay behind the cells for sorting.
+
+    Parameters
+    ----------
+    table : DataFrame
+    title : str
+    note : str
+        Under the table.
+    folded : bool
+        Whether the reader has to open it.
+
+    Returns
+    -------
+    Table
+        At most `MAX_ROWS` rows, and a note that says so.
+    """
+    shown = table.head(MAX_ROWS)
+    if "sub" in shown and shown["sub"].nunique() < 2:
+        shown = shown.drop(columns="sub")
+    columns = [str(name) for name in shown]
+    numeric = tuple(name not in TEXT_COLUMNS for name in columns)
+    cells = [[_cell(value, name) for value in shown[name]] for name in columns]
+    if len(table) > MAX_ROWS:
+        note = f"{note} The first {MAX_ROWS:,} of {len(table):,} rows; all are in the file.".strip()
+    titles = tuple(_NAMES.get(name, name.replace("_", " ")) for name in columns)
+    return Table(title, titles, numeric, tuple(zip(*cells, strict=True)), note, folded)
+
+
+def _cell(value: object, column: str) -> tuple[str, str]:
+    """Text of a cell, and what it sorts by."""
+    if not isinstance(value, (int, float, np.number)):
+        return str(value), str(value)
+    value = float(value)
+    if not np.isfinite(value):
+        return "n/a", ""
+    if column in _SCORES:
+        return number(value, 3), repr(value)
+    text = f"{value:,.0f}" if value.is_integer() else f"{value:.3g}" if abs(value) < 100 else f"{value:,.1f}"
+    return text.replace("-", "−"), repr(value)

@@ -1,0 +1,254 @@
+"""What was found, in sentences made of numbers.
+
+A sentence names the region, its best layer, how well that did, how sure one can be and on how much data; where
+nothing exceeds chance it says so. p is corrected (Holm) for having looked at several layers before a sentence claims
+anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from bidsdnn.report.entries import ordered
+
+ALPHA = 0.05
+# More sentences than this are not read; the remaining regions are counted, and listed in the table.
+MAX_SENTENCES = 8
+_SYMBOLS = {"spearman": "Spearman’s ρ", "pearson": "Pearson’s r", "kendall": "Kendall’s τ"}
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """A summary, and the sentences that carry it."""
+
+    lead: Markup
+    items: tuple[Markup, ...]
+    kind: str = "sentences"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Write a number that cannot exceed 1 without its leading zero, and with a true minus sign."""
+    if not np.isfinite(value):
+        return "n/a"
+    text = f"{abs(value):.{digits}f}"
+    sign = "−" if value < 0 and float(text) > 0 else ""
+    return sign + (text[1:] if text.startswith("0.") else text)
+
+
+def equation(name: str, value: str, sign: str = "=") -> str:
+    """Write ``r = .45`` so that no line breaks in it."""
+    return f"{name} {sign} {value}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def probability(value: float, name: str = "p") -> str:
+    """Write ``p = .013``, or ``p < .001`` where three digits would say zero."""
+    if not np.isfinite(value):
+        return f"{name} not computed"
+    if value > 0.9995:
+        return equation(name, "1")
+    return equation(name, ".001", "<") if value < 0.0005 else equation(name, number(value, 3))
+
+
+def count(number_of: float, noun: str, plural: str = "") -> str:
+    """Write ``1 voxel`` and ``1,200 voxels``."""
+    return f"{number_of:,.0f} {noun if number_of == 1 else plural or noun + 's'}"
+
+
+def comparison_symbol(comparison: str) -> str:
+    """How a comparison of two RDMs is written."""
+    return _SYMBOLS.get(comparison, comparison)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct p for the number of tests by Holm's step-down procedure (Holm, 1979).
+
+    Parameters
+    ----------
+    p : ndarray, shape (tests,)
+        NaN where there was no test.
+
+    Returns
+    -------
+    ndarray, shape (tests,)
+        Family-wise corrected p, at most 1.
+    """
+    p = np.asarray(p, dtype=float)
+    corrected = np.full(p.shape, np.nan)
+    tested = np.flatnonzero(np.isfinite(p))
+    rising = tested[np.argsort(p[tested], kind="stable")]
+    steps = p[rising] * np.arange(rising.size, 0, -1)
+    corrected[rising] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
+
+
+def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("network", "region")) -> pd.DataFrame:
+    """The layer with the highest value, for each network and region or for each region over all networks.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns network, layer, region, `value`, and p or q where computed.
+    value : str
+        Column to be highest.
+    by : tuple of str
+        Columns whose values share one best layer.
+
+    Returns
+    -------
+    DataFrame
+        One row per combination in which any layer has a value, with the added columns `n_layers` and `corrected`
+        (q where the table has it, else p after Holm's correction over the layers of the combination).
+    """
+    rows = []
+    for _, part in table.groupby(list(by), sort=False):
+        if not part[value].notna().any():
+            continue
+        if "q" in part:
+            corrected = part["q"].to_numpy()
+        else:
+            corrected = holm(part["p"].to_numpy()) if "p" in part else np.full(len(part), np.nan)
+        row = int(np.nanargmax(part[value].to_numpy()))
+        rows.append({**part.iloc[row].to_dict(), "n_layers": len(part), "corrected": corrected[row]})
+    return pd.DataFrame(rows, columns=[*table.columns, "n_layers", "corrected"])
+
+
+def findings(
+    table: pd.DataFrame,
+    value: str,
+    *,
+    verb: str,
+    symbol: str,
+    test: str,
+    reliability: dict[str, float] | None = None,
+    decidable: bool = True,
+) -> Sentences:
+    """Say which layer of which network did best in each region.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns network, layer, region, `value`, p; optionally n_voxels, and at the group n_participants, sem,
+        t, q.
+    value : str
+        Column that holds the score.
+    verb : str
+        What a layer did, as ``predicted``.
+    symbol : str
+        What the score is, as ``mean r``.
+    test : str
+        What p comes from, as ``1,000 label permutations``.
+    reliability : dict of str to float, optional
+        By region.
+    decidable : bool
+        False if no p of this test can fall below .05; the sentences then describe and do not decide.
+
+    Returns
+    -------
+    Sentences
+        The summary, and at most `MAX_SENTENCES` sentences, regions in their own order.
+    """
+    best = best_layers(table, value, by=("region",)).assign(decided=decidable)
+    if best.empty:
+        return Sentences(Markup("No layer has a score in any region."), ())
+    shown = best if len(best) <= MAX_SENTENCES else best.nlargest(MAX_SENTENCES, value).sort_index()
+    items = [
+        _sentence(row, value, verb=verb, symbol=symbol, test=test, reliability=reliability or {})
+        for _, row in shown.iterrows()
+    ]
+    if len(best) > len(shown):
+        rest = count(len(best) - len(shown), "more region")
+        items.append(Markup("{} with lower scores: see the table below.").format(rest))
+    each = best_layers(table, value).assign(decided=decidable)
+    return Sentences(_lead(each, value, verb=verb, symbol=symbol), tuple(items))
+
+
+def _lead(best: pd.DataFrame, value: str, *, verb: str, symbol: str) -> Markup:
+    """One summary for each network, and which network won."""
+    parts = []
+    networks = ordered(best["network"])
+    # Beyond three the summary would be a list; the best one then speaks for all.
+    for network in networks if len(networks) <= 3 else [best.loc[best[value].idxmax(), "network"]]:
+        own = best[best["network"] == network]
+        top = own.loc[own[value].idxmax()]
+        of = count(len(own), "region")
+        sure = int((own["corrected"] < ALPHA).sum())
+        if not (own["decided"] & own["corrected"].notna()).any():
+            template = "<b>{network}</b> {verb} best in <b>{region}</b> ({score}, layer {layer})."
+        elif sure:
+            template = (
+                "<b>{network}</b> {verb} {sure} of {of} above chance, best in <b>{region}</b> ({score}, layer {layer})."
+            )
+        else:
+            template = "<b>{network}</b> {verb} none of {of} above chance; its best was {score}, in {region}."
+        score = equation(symbol, number(top[value]))
+        parts.append(
+            Markup(template).format(
+                network=network, verb=verb, sure=sure, of=of, score=score, region=top["region"], layer=top["layer"]
+            )
+        )
+    winners = best.loc[best.groupby("region", sort=False)[value].idxmax(), "network"].value_counts()
+    if len(networks) > 1:
+        regions = best["region"].nunique()
+        parts.append(
+            Markup("Of {} networks, <b>{}</b> did best in {} of {}.").format(
+                len(networks), winners.index[0], winners.iloc[0], count(regions, "region")
+            )
+        )
+    return Markup(" ").join(parts)
+
+
+def _sentence(
+    row: pd.Series, value: str, *, verb: str, symbol: str, test: str, reliability: dict[str, float]
+) -> Markup:
+    """One region and its best layer."""
+    score = equation(symbol, number(row[value]))
+    if np.isfinite(row.get("sem", np.nan)):
+        score += f"\N{NO-BREAK SPACE}± {number(row['sem'])} (sem)"
+    details = Markup(", ").join(Markup("{}").format(part) for part in _details(row, test, reliability))
+    if row["decided"] and np.isfinite(row["corrected"]) and row["corrected"] >= ALPHA:
+        template = "In <b>{}</b>, no layer {} above chance; the highest was <code>{}</code> of {}: {}, {}."
+        return Markup(template).format(row["region"], verb, row["layer"], row["network"], score, details)
+    template = "In <b>{}</b>, layer <code>{}</code> of {} {} best: <strong>{}</strong>, {}."
+    return Markup(template).format(row["region"], row["layer"], row["network"], verb, score, details)
+
+
+def _details(row: pd.Series, test: str, reliability: dict[str, float]) -> list[str]:
+    """The test, the size of the data and the reliability, as far as the table knows them."""
+    details = []
+    if np.isfinite(row.get("t", np.nan)):
+        freedom = f"({row['n_participants'] - 1:.0f})" if np.isfinite(row.get("n_participants", np.nan)) else ""
+        details.append(equation(f"t{freedom}", f"{row['t']:.2f}".replace("-", "−")))
+    if "p" in row:
+        details.append(probability(row["p"]) + (f" ({test})" if test and np.isfinite(row["p"]) else ""))
+    if "q" in row:
+        details.append(probability(row["q"], "q"))
+    elif row["n_layers"] > 1 and np.isfinite(row["corrected"]):
+        details.append(probability(row["corrected"], "p(Holm)") + f" over {row['n_layers']} layers")
+    if np.isfinite(row.get("n_voxels", np.nan)):
+        details.append(count(row["n_voxels"], "voxel"))
+    if np.isfinite(row.get("n_participants", np.nan)):
+        details.append(count(row["n_participants"], "participant"))
+    if np.isfinite(reliability.get(str(row["region"]), np.nan)):
+        details.append(f"reliability {number(reliability[str(row['region'])])}")
+    return details
+
+
+def smallest_p(n_participants: int, n_permutations: int | None) -> float:
+    """The smallest one-sided p that flipping signs can give.
+
+    Parameters
+    ----------
+    n_participants : int
+    n_permutations : int or None
+        Flips that were drawn; None if all 2 ** n were enumerated.
+
+    Returns
+    -------
+    float
+    """
+    enumerated = 2.0**-n_participants
+    return enumerated if n_permutations is None else max(enumerated, 1 / (n_permutations + 1))

@@ -1,0 +1,295 @@
+"""The works that a methods section has to name, and how to cite them.
+
+Analyses store the keys of this table in their sidecars, so that a report cites what was used and only that.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One work to be cited.
+
+    Parameters
+    ----------
+    key : str
+        Name in sidecars and in BibTeX.
+    kind : str
+        BibTeX type of the entry.
+    authors : tuple of str
+        ``Family, Given`` each; a group's name has no comma; ``others`` stands for those not named.
+    year : int or None
+        None for software that is cited by its version.
+    title, venue : str
+    where : str
+        Volume, issue and pages, or an identifier.
+    doi : str
+    """
+
+    key: str
+    kind: str
+    authors: tuple[str, ...]
+    year: int | None
+    title: str
+    venue: str
+    where: str = ""
+    doi: str = ""
+
+    @property
+    def short(self) -> str:
+        """Authors and year, as in running text."""
+        names = [author.split(",")[0].strip("{}") for author in self.authors]
+        people = names[0] if len(names) == 1 else " & ".join(names) if len(names) == 2 else f"{names[0]} et al."
+        return f"{people}, {self.year}" if self.year else people
+
+    @property
+    def text(self) -> str:
+        """The reference in full, as in a list at the end of a paper."""
+        names = [_initials(author) for author in self.authors if author != "others"]
+        shown = names if len(names) <= 6 else [*names[:3], "… " + names[-1]]
+        people = ", ".join(shown) + (" et al." if "others" in self.authors else "")
+        year = f" ({self.year})" if self.year else ""
+        where = f", {self.where}" if self.where else ""
+        title = self.title if self.title.endswith("?") else f"{self.title}."
+        doi = f" doi:{self.doi}" if self.doi else ""
+        return f"{people}{year}. {title} {self.venue}{where}.{doi}"
+
+    @property
+    def bibtex(self) -> str:
+        """The reference as a BibTeX entry."""
+        field = {"article": "journal", "inproceedings": "booktitle"}.get(self.kind, "howpublished")
+        lines = {
+            "author": " and ".join(a if "," in a or a == "others" else f"{{{a}}}" for a in self.authors),
+            "title": f"{{{self.title}}}",
+            "year": str(self.year or ""),
+            field: self.venue,
+            "note": self.where,
+            "doi": self.doi,
+        }
+        fields = {name: value.replace("&", r"\&") for name, value in lines.items() if value}
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@{self.kind}{{{self.key},\n{body}\n}}"
+
+
+def _initials(author: str) -> str:
+    """Turn ``Kennard, Robert W.`` into ``Kennard RW``."""
+    family, _, given = author.partition(",")
+    letters = "".join(part[0] for part in re.split(r"[\s.\-]+", given) if part)
+    return f"{family} {letters}".strip()
+
+
+def find(key: str) -> Reference | None:
+    """Look a key up, whatever its case; None if the table lacks it.
+
+    Parameters
+    ----------
+    key : str
+
+    Returns
+    -------
+    Reference or None
+    """
+    return REFERENCES.get(key.strip().lower())
+
+
+def network_reference(name: str) -> str | None:
+    """Key of the work that introduced a network, from the beginning of its name.
+
+    Parameters
+    ----------
+    name : str
+        A network's name, as ``resnet18``, with or without weights.
+
+    Returns
+    -------
+    str or None
+        None for networks of which the table knows nothing.
+    """
+    return next((key for start, key in _FAMILIES.items() if name.lower().startswith(start)), None)
+
+
+def citation(keys: list[str]) -> tuple[str, str]:
+    """Cite works as a list in Markdown and as BibTeX entries.
+
+    Parameters
+    ----------
+    keys : list of str
+        Keys of `REFERENCES`, or references in full, which have no BibTeX entry. Repetitions are dropped.
+
+    Returns
+    -------
+    markdown : str
+        One item per work, sorted as in a paper.
+    bibtex : str
+        One entry per work.
+
+    Raises
+    ------
+    ValueError
+        If something that looks like a key is not in the table.
+    """
+    works: dict[str, Reference] = {}
+    texts: list[str] = []
+    for key in dict.fromkeys(keys):
+        reference = find(key)
+        if reference is not None:
+            works[reference.key] = reference
+        elif re.search(r"\s", key.strip()):
+            texts.append(key.strip())
+        else:
+            raise ValueError(f"keys: expected keys of REFERENCES or references in full, got {key!r}")
+    lines = sorted([work.text for work in works.values()] + texts, key=str.casefold)
+    entries = [works[key].bibtex for key in sorted(works)]
+    return "".join(f"- {line}\n" for line in lines), "".join(f"{entry}\n\n" for entry in entries).rstrip("\n") + "\n"
+
+
+_TABLE = (
+    Reference("bidsdnn", "misc", ("The bidsdnn contributors",), None,
+              "bidsdnn: how well do deep networks explain brains?", "Software"),
+    Reference("dnnbrain", "article",
+              ("Chen, Xiayu", "Zhou, Ming", "Gong, Zhengxin", "Xu, Wei", "Liu, Xingyu", "Huang, Taicheng",
+               "Zhen, Zonglei", "Liu, Jia"), 2020,
+              "DNNBrain: a unifying toolbox for mapping deep neural networks and brains",
+              "Frontiers in Computational Neuroscience", "14, 580632", "10.3389/fncom.2020.580632"),
+    Reference("fmriprep", "article",
+              ("Esteban, Oscar", "Markiewicz, Christopher J.", "Blair, Ross W.", "Moodie, Craig A.",
+               "Isik, A. Ilkay", "Erramuzpe, Asier", "Kent, James D.", "Goncalves, Mathias", "DuPre, Elizabeth",
+               "Snyder, Madeleine", "Oya, Hiroyuki", "Ghosh, Satrajit S.", "Wright, Jessey", "Durnez, Joke",
+               "Poldrack, Russell A.", "Gorgolewski, Krzysztof J."), 2019,
+              "fMRIPrep: a robust preprocessing pipeline for functional MRI", "Nature Methods", "16, 111-116",
+              "10.1038/s41592-018-0235-4"),
+    Reference("bids", "article",
+              ("Gorgolewski, Krzysztof J.", "Auer, Tibor", "Calhoun, Vince D.", "Craddock, R. Cameron",
+               "Das, Samir", "others"), 2016,
+              "The brain imaging data structure, a format for organizing and describing outputs of "
+              "neuroimaging experiments", "Scientific Data", "3, 160044", "10.1038/sdata.2016.44"),
+    Reference("bids-apps", "article",
+              ("Gorgolewski, Krzysztof J.", "Alfaro-Almagro, Fidel", "Auer, Tibor", "Bellec, Pierre", "others"), 2017,
+              "BIDS Apps: improving ease of use, accessibility, and reproducibility of neuroimaging data "
+              "analysis methods", "PLOS Computational Biology", "13(3), e1005209", "10.1371/journal.pcbi.1005209"),
+    Reference("pybids", "article",
+              ("Yarkoni, Tal", "Markiewicz, Christopher J.", "de la Vega, Alejandro",
+               "Gorgolewski, Krzysztof J.", "Salo, Taylor", "others"), 2019,
+              "PyBIDS: Python tools for BIDS datasets", "Journal of Open Source Software", "4(40), 1294",
+              "10.21105/joss.01294"),
+    Reference("nilearn", "article",
+              ("Abraham, Alexandre", "Pedregosa, Fabian", "Eickenberg, Michael", "Gervais, Philippe",
+               "Mueller, Andreas", "Kossaifi, Jean", "Gramfort, Alexandre", "Thirion, Bertrand",
+               "Varoquaux, Gaël"), 2014,
+              "Machine learning for neuroimaging with scikit-learn", "Frontiers in Neuroinformatics", "8, 14",
+              "10.3389/fninf.2014.00014"),
+    Reference("nibabel", "misc",
+              ("Brett, Matthew", "Markiewicz, Christopher J.", "Hanke, Michael", "Côté, Marc-Alexandre", "others"),
+              None,
+              "nibabel: access a cacophony of neuro-imaging file formats", "Zenodo", "", "10.5281/zenodo.591597"),
+    Reference("numpy", "article",
+              ("Harris, Charles R.", "Millman, K. Jarrod", "van der Walt, Stéfan J.", "others"), 2020,
+              "Array programming with NumPy", "Nature", "585, 357-362", "10.1038/s41586-020-2649-2"),
+    Reference("scipy", "article",
+              ("Virtanen, Pauli", "Gommers, Ralf", "Oliphant, Travis E.", "others"), 2020,
+              "SciPy 1.0: fundamental algorithms for scientific computing in Python", "Nature Methods",
+              "17, 261-272", "10.1038/s41592-019-0686-2"),
+    Reference("pandas", "inproceedings", ("McKinney, Wes",), 2010,
+              "Data structures for statistical computing in Python",
+              "Proceedings of the 9th Python in Science Conference", "56-61", "10.25080/Majora-92bf1922-00a"),
+    Reference("matplotlib", "article", ("Hunter, John D.",), 2007,
+              "Matplotlib: a 2D graphics environment", "Computing in Science & Engineering", "9(3), 90-95",
+              "10.1109/MCSE.2007.55"),
+    Reference("scikit-learn", "article",
+              ("Pedregosa, Fabian", "Varoquaux, Gaël", "Gramfort, Alexandre", "Michel, Vincent",
+               "Thirion, Bertrand", "others"), 2011,
+              "Scikit-learn: machine learning in Python", "Journal of Machine Learning Research", "12, 2825-2830"),
+    Reference("pytorch", "inproceedings",
+              ("Paszke, Adam", "Gross, Sam", "Massa, Francisco", "Lerer, Adam", "Bradbury, James", "Chanan, Gregory",
+               "others"), 2019,
+              "PyTorch: an imperative style, high-performance deep learning library",
+              "Advances in Neural Information Processing Systems", "32, 8024-8035"),
+    Reference("torchvision", "misc", ("TorchVision maintainers and contributors",), 2016,
+              "TorchVision: PyTorch's computer vision library", "Software"),
+    Reference("lss", "article",
+              ("Mumford, Jeanette A.", "Turner, Benjamin O.", "Ashby, F. Gregory", "Poldrack, Russell A."), 2012,
+              "Deconvolving BOLD activation in event-related designs for multivoxel pattern classification analyses",
+              "NeuroImage", "59(3), 2636-2643", "10.1016/j.neuroimage.2011.08.076"),
+    Reference("lss-turner", "article",
+              ("Turner, Benjamin O.", "Mumford, Jeanette A.", "Poldrack, Russell A.", "Ashby, F. Gregory"), 2012,
+              "Spatiotemporal activity estimation for multivoxel pattern analysis with rapid event-related designs",
+              "NeuroImage", "62(3), 1429-1438", "10.1016/j.neuroimage.2012.05.057"),
+    Reference("lsa", "article", ("Rissman, Jesse", "Gazzaley, Adam", "D'Esposito, Mark"), 2004,
+              "Measuring functional connectivity during distinct stages of a cognitive task", "NeuroImage",
+              "23(2), 752-763", "10.1016/j.neuroimage.2004.06.035"),
+    Reference("motion", "article",
+              ("Power, Jonathan D.", "Barnes, Kelly A.", "Snyder, Abraham Z.", "Schlaggar, Bradley L.",
+               "Petersen, Steven E."), 2012,
+              "Spurious but systematic correlations in functional connectivity MRI networks arise from subject motion",
+              "NeuroImage", "59(3), 2142-2154", "10.1016/j.neuroimage.2011.10.018"),
+    Reference("rsa", "article", ("Kriegeskorte, Nikolaus", "Mur, Marieke", "Bandettini, Peter"), 2008,
+              "Representational similarity analysis - connecting the branches of systems neuroscience",
+              "Frontiers in Systems Neuroscience", "2, 4", "10.3389/neuro.06.004.2008"),
+    Reference("rsa-toolbox", "article",
+              ("Nili, Hamed", "Wingfield, Cai", "Walther, Alexander", "Su, Li", "Marslen-Wilson, William",
+               "Kriegeskorte, Nikolaus"), 2014,
+              "A toolbox for representational similarity analysis", "PLOS Computational Biology",
+              "10(4), e1003553", "10.1371/journal.pcbi.1003553"),
+    Reference("encoding", "article",
+              ("Naselaris, Thomas", "Kay, Kendrick N.", "Nishimoto, Shinji", "Gallant, Jack L."), 2011,
+              "Encoding and decoding in fMRI", "NeuroImage", "56(2), 400-410", "10.1016/j.neuroimage.2010.07.073"),
+    Reference("ridge", "article", ("Hoerl, Arthur E.", "Kennard, Robert W."), 1970,
+              "Ridge regression: biased estimation for nonorthogonal problems", "Technometrics", "12(1), 55-67",
+              "10.1080/00401706.1970.10488634"),
+    Reference("permutation", "article", ("Phipson, Belinda", "Smyth, Gordon K."), 2010,
+              "Permutation p-values should never be zero: calculating exact p-values when permutations are "
+              "randomly drawn", "Statistical Applications in Genetics and Molecular Biology", "9(1), 39",
+              "10.2202/1544-6115.1585"),
+    Reference("sign-flip", "article", ("Nichols, Thomas E.", "Holmes, Andrew P."), 2002,
+              "Nonparametric permutation tests for functional neuroimaging: a primer with examples",
+              "Human Brain Mapping", "15(1), 1-25", "10.1002/hbm.1058"),
+    Reference("fdr", "article", ("Benjamini, Yoav", "Hochberg, Yosef"), 1995,
+              "Controlling the false discovery rate: a practical and powerful approach to multiple testing",
+              "Journal of the Royal Statistical Society: Series B", "57(1), 289-300",
+              "10.1111/j.2517-6161.1995.tb02031.x"),
+    Reference("holm", "article", ("Holm, Sture",), 1979,
+              "A simple sequentially rejective multiple test procedure", "Scandinavian Journal of Statistics",
+              "6(2), 65-70"),
+    Reference("imagenet", "inproceedings",
+              ("Deng, Jia", "Dong, Wei", "Socher, Richard", "Li, Li-Jia", "Li, Kai", "Fei-Fei, Li"), 2009,
+              "ImageNet: a large-scale hierarchical image database",
+              "IEEE Conference on Computer Vision and Pattern Recognition", "248-255", "10.1109/CVPR.2009.5206848"),
+    Reference("alexnet", "inproceedings", ("Krizhevsky, Alex", "Sutskever, Ilya", "Hinton, Geoffrey E."), 2012,
+              "ImageNet classification with deep convolutional neural networks",
+              "Advances in Neural Information Processing Systems", "25, 1097-1105"),
+    Reference("vgg", "inproceedings", ("Simonyan, Karen", "Zisserman, Andrew"), 2015,
+              "Very deep convolutional networks for large-scale image recognition",
+              "International Conference on Learning Representations", "arXiv:1409.1556"),
+    Reference("resnet", "inproceedings", ("He, Kaiming", "Zhang, Xiangyu", "Ren, Shaoqing", "Sun, Jian"), 2016,
+              "Deep residual learning for image recognition",
+              "IEEE Conference on Computer Vision and Pattern Recognition", "770-778", "10.1109/CVPR.2016.90"),
+    Reference("squeezenet", "misc",
+              ("Iandola, Forrest N.", "Han, Song", "Moskewicz, Matthew W.", "Ashraf, Khalid", "Dally, William J.",
+               "Keutzer, Kurt"), 2016,
+              "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size", "arXiv",
+              "1602.07360"),
+    Reference("densenet", "inproceedings",
+              ("Huang, Gao", "Liu, Zhuang", "van der Maaten, Laurens", "Weinberger, Kilian Q."), 2017,
+              "Densely connected convolutional networks",
+              "IEEE Conference on Computer Vision and Pattern Recognition", "4700-4708", "10.1109/CVPR.2017.243"),
+    Reference("vit", "inproceedings",
+              ("Dosovitskiy, Alexey", "Beyer, Lucas", "Kolesnikov, Alexander", "Weissenborn, Dirk",
+               "Zhai, Xiaohua", "others"), 2021,
+              "An image is worth 16x16 words: transformers for image recognition at scale",
+              "International Conference on Learning Representations", "arXiv:2010.11929"),
+    Reference("convnext", "inproceedings",
+              ("Liu, Zhuang", "Mao, Hanzi", "Wu, Chao-Yuan", "Feichtenhofer, Christoph", "Darrell, Trevor",
+               "Xie, Saining"), 2022,
+              "A ConvNet for the 2020s", "IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+              "11976-11986", "10.1109/CVPR52688.2022.01167"),
+)  # fmt: skip
+
+_FAMILIES = {
+    "alexnet": "alexnet", "vgg": "vgg", "resnet": "resnet", "squeezenet": "squeezenet", "densenet": "densenet",
+    "vit_": "vit", "convnext": "convnext",
+}  # fmt: skip
+
+REFERENCES: dict[str, Reference] = {reference.key: reference for reference in _TABLE}

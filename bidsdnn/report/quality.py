@@ -1,0 +1,251 @@
+"""Whether the data can carry what was found: trials, stimuli, motion, signal, reliability; and what was done."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from bidsdnn.report.blocks import Block, Code, Methods, Notes, Section, data_table
+from bidsdnn.report.drawing import Figure
+from bidsdnn.report.entries import Entry, Log, first, listed, ordered, pick, read_tables
+from bidsdnn.report.figures import dots
+from bidsdnn.report.findings import Sentences, count, number
+from bidsdnn.report.methods import Reference, find
+
+# Half a millimetre of mean framewise displacement is where many studies drop a run.
+MOTION_LIMIT = 0.5
+
+
+def reliabilities(entries: list[Entry]) -> dict[str, float]:
+    """Reliability of the responses by region, empty where none was computed.
+
+    Parameters
+    ----------
+    entries : list of Entry
+        Of one context and atlas.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    found = pick(entries, "results", "reliability")
+    if not found:
+        return {}
+    table = read_tables(found, "region", "reliability")
+    return dict(zip(table["region"], table["reliability"], strict=True))
+
+
+def reliability_blocks(entries: list[Entry], stem: str) -> list[Block]:
+    """Sentences, dots and a table of how reproducible each region's responses are.
+
+    Parameters
+    ----------
+    entries : list of Entry
+        Of one context.
+    stem : str
+        Beginning of the file names.
+
+    Returns
+    -------
+    list of Block
+    """
+    found = pick(entries, "results", "reliability")
+    blocks: list[Block] = []
+    for atlas in dict.fromkeys(entry.entities.get("atlas", "none") for entry in found):
+        these = [entry for entry in found if entry.entities.get("atlas", "none") == atlas]
+        blocks += _reliability_of_atlas(these, f"{stem}_atlas-{atlas}")
+    return blocks
+
+
+def _reliability_of_atlas(found: list[Entry], stem: str) -> list[Block]:
+    """Reliability of the regions of one atlas."""
+    table = read_tables(found, "region", "reliability")
+    known = table[table["reliability"].notna()]
+    if known.empty:
+        return [Notes("Reliability", ("No region has a reliability: no stimulus was shown twice.",))]
+    top = known.loc[known["reliability"].idxmax()]
+    lead = Markup("Responses were most reliable in <b>{}</b> (reliability {}) and had a median of {} over {}.").format(
+        top["region"], number(top["reliability"]), number(known["reliability"].median()),
+        count(len(known), "region"),
+    )  # fmt: skip
+    size = [f"n = {count(known['n_stimuli'].max(), 'stimulus', 'stimuli')}"] if "n_stimuli" in known else []
+    repeats = [f"{known['n_repeats'].max():g} presentations each"] if "n_repeats" in known else []
+    caption = (
+        "Reliability of each region's responses: the agreement of two halves of the presentations of each stimulus, "
+        f"averaged over voxels. {', '.join(size + repeats)}. No test and no error bars: a description of the data."
+    )
+    shown = known.nlargest(40, "reliability").sort_index()
+    panel = dots(
+        dict(zip(shown["region"], shown["reliability"], strict=True)),
+        stem=f"{stem}_reliability", label="reliability", alt="Reliability by region",
+    )  # fmt: skip
+    return [
+        Sentences(lead, ()),
+        Figure((panel,), "Reliability by region", caption, "wide"),
+        data_table(table, "Reliability, every region"),
+    ]
+
+
+def run_blocks(entries: list[Entry], stem: str) -> list[Block]:
+    """Say, draw and list what is known of each run: trials, stimuli, motion.
+
+    Parameters
+    ----------
+    entries : list of Entry
+        Of one context.
+    stem : str
+        Beginning of the file names.
+
+    Returns
+    -------
+    list of Block
+        Empty if no table of runs was written.
+    """
+    found = pick(entries, "results", "quality")
+    if not found:
+        return []
+    table = read_tables(found, "run")
+    blocks: list[Block] = [Sentences(_summary(table), tuple(_stimulus_sentences(found)))]
+    missing = first(found, "StimuliMissing")
+    if isinstance(missing, list) and missing:
+        more = [f"and {len(missing) - 5:,} more"] if len(missing) > 5 else []
+        blocks.append(Notes("Stimuli that were not found", (*map(str, missing[:5]), *more), "warning"))
+    if "mean_fd" in table and table["mean_fd"].notna().any():
+        blocks.append(_motion(table, stem))
+    blocks.append(data_table(table, "Every run", folded=len(table) > 12))
+    return blocks
+
+
+def _motion(table: pd.DataFrame, stem: str) -> Figure:
+    """Mean and highest displacement of each run."""
+    several = table["sub"].nunique() > 1
+    pairs = zip(table["sub"], table["run"], strict=True)
+    names = [f"sub-{sub} run {run}" if several else f"run {run}" for sub, run in pairs]
+    # Runs of several sessions may share a number.
+    names = names if len(set(names)) == len(names) else [f"{name} ({i})" for i, name in enumerate(names, 1)]
+    upper = dict(zip(names, table["max_fd"], strict=True)) if "max_fd" in table else None
+    reach = np.nanmax(table["max_fd" if upper else "mean_fd"])
+    panel = dots(
+        dict(zip(names, table["mean_fd"], strict=True)), upper=upper, stem=f"{stem}_motion",
+        label="framewise displacement (mm)", alt="Mean framewise displacement by run",
+        limit=MOTION_LIMIT if reach > MOTION_LIMIT / 2 else None,
+    )  # fmt: skip
+    caption = (
+        "Head motion: dots are the mean framewise displacement of a run, bars end at its maximum. "
+        f"n = {count(len(table), 'run')}; no test. A dashed line marks {MOTION_LIMIT} mm where the axis reaches it."
+    )
+    return Figure((panel,), "Head motion", caption, "wide")
+
+
+def _summary(table: pd.DataFrame) -> Markup:
+    """Runs, trials and motion in one sentence."""
+    parts = [count(len(table), "run")]
+    if "n_trials" in table:
+        dropped = table["n_dropped"].sum() if "n_dropped" in table else 0
+        parts.append(f"{count(table['n_trials'].sum(), 'trial')}, {dropped:,.0f} dropped")
+    if "mean_fd" in table and table["mean_fd"].notna().any():
+        parts.append(f"mean framewise displacement {table['mean_fd'].mean():.2f} mm")
+    if "tsnr" in table and table["tsnr"].notna().any():
+        parts.append(f"median tSNR {table['tsnr'].median():.0f}")
+    text = "; ".join(parts) + "."
+    constant = table["n_voxels_constant"].max() if "n_voxels_constant" in table else 0
+    if constant > 0:
+        text += f" At most {count(constant, 'voxel')} in a run had no variance and got no score."
+    return Markup("{}").format(text)
+
+
+def _stimulus_sentences(found: list[Entry]) -> list[Markup]:
+    """How events were matched to stimuli."""
+    sentences = []
+    columns = listed(found, "StimulusColumn")
+    here, gone = (_how_many(first(found, key)) for key in ("StimuliFound", "StimuliMissing"))
+    if columns:
+        sentences.append(Markup("Stimuli were named by the events' column <code>{}</code>.").format(", ".join(columns)))
+    if here is not None:
+        total = here + (gone or 0)
+        sentences.append(Markup("{} of {} named stimuli were found on disk.").format(f"{here:,}", f"{total:,}"))
+    return sentences
+
+
+def _how_many(value: object) -> int | None:
+    """A count, or the length of a list of names."""
+    return len(value) if isinstance(value, list) else int(value) if isinstance(value, (int, float)) else None
+
+
+def methods_section(entries: list[Entry]) -> Section:
+    """What was done, in sentences to paste, with citations and versions.
+
+    Parameters
+    ----------
+    entries : list of Entry
+
+    Returns
+    -------
+    Section
+        Sentences, references and software of all sidecars, each once.
+    """
+    paragraphs: dict[str, dict[str, None]] = {}
+    software: dict[str, str] = {}
+    works: dict[str, Reference] = {}
+    others: dict[str, None] = {}
+    for entry in entries:
+        keys = listed([entry], "References")
+        for key in keys:
+            work = find(key)
+            if work is None:
+                others[key] = None
+            else:
+                works[work.key] = work
+        for sentence in listed([entry], "Methods"):
+            paragraphs.setdefault(sentence, {}).update(dict.fromkeys(w.short for w in map(find, keys) if w))
+        versions = entry.sidecar.get("Software") or {}
+        if isinstance(versions, dict):
+            software.update({str(name): str(version) for name, version in versions.items()})
+    references = [(work.text, work.doi) for work in works.values()] + [(text, "") for text in others]
+    block = Methods(
+        tuple((text, tuple(cited)) for text, cited in paragraphs.items()),
+        tuple(sorted(references, key=lambda pair: pair[0].casefold())),
+        tuple(sorted(software.items(), key=lambda pair: pair[0].casefold())),
+    )
+    if not (block.paragraphs or block.references or block.software):
+        return Section("methods", "Methods", (Notes("", ("No result says how it was made.",)),))
+    return Section("methods", "Methods", (block,))
+
+
+def log_section(log: Log, problems: list[str]) -> Section:
+    """Errors, warnings, the command and the configuration.
+
+    Parameters
+    ----------
+    log : Log
+    problems : list of str
+        What this report could not show.
+
+    Returns
+    -------
+    Section
+    """
+    blocks: list[Block] = []
+    if log.errors:
+        blocks.append(Notes(count(len(log.errors), "error"), log.errors, "error"))
+    blocks += [Code("Traceback", text) for text in log.tracebacks]
+    warnings = tuple(ordered(pd.Series([*log.warnings, *problems], dtype=str)))
+    if warnings:
+        blocks.append(Notes(count(len(warnings), "warning"), warnings, "warning"))
+    if not log.errors and not warnings:
+        blocks.append(Notes("", ("No errors and no warnings.",)))
+    if log.command:
+        blocks.append(Code("Command", log.command, folded=False))
+    if log.config:
+        blocks.append(Code("Configuration, as it was resolved", log.config))
+    took = f" and took {_duration(log.seconds)}" if log.seconds is not None else ""
+    blocks.append(Notes("", (f"Run {log.run_uuid} started {log.started}{took}.",)))
+    return Section("log", "Errors, warnings and provenance", tuple(blocks))
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a reader says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,200 @@
+"""One analysis of one atlas: its sentences, its profiles over depth, its heat maps and its numbers.
+
+`Trust` is what every caption of it says: n, the test, the correction, and what error bars are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bidsdnn.report.blocks import Block, Legend, Notes, data_table
+from bidsdnn.report.drawing import Figure, slug
+from bidsdnn.report.entries import Entry, first, ordered, read_tables
+from bidsdnn.report.figures import MAX_REGIONS, heat_map, legend, profiles
+from bidsdnn.report.findings import ALPHA, comparison_symbol, count, findings, number, smallest_p
+from bidsdnn.report.quality import reliabilities
+
+# Column that holds the score of each analysis.
+VALUES = {"encoding": "pearsonr", "rsa": "similarity"}
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How sure one can be of the scores of a table.
+
+    Parameters
+    ----------
+    n : str
+        Size of the data.
+    test : str
+        What p comes from, empty if none was computed.
+    rule : str
+        What makes a score stand out, and the correction behind it.
+    bars : str
+        What error bars are.
+    decidable : bool
+        Whether p can fall below .05 at all.
+    """
+
+    n: str
+    test: str
+    rule: str
+    bars: str
+    decidable: bool = True
+
+    def caption(self, mark: str) -> str:
+        """Join size and rule; `mark` is what a figure sets off where the rule holds."""
+        return f"{self.n}. {mark + ': ' if self.rule.startswith(('p ', 'q ')) else ''}{self.rule}"
+
+
+def participant_trust(tables: list[Entry]) -> Trust:
+    """What is to be said of one participant's scores.
+
+    Parameters
+    ----------
+    tables : list of Entry
+        Their sidecars say ``NumberOfStimuli``, ``CrossValidation``, ``Permutations`` and ``Test``.
+
+    Returns
+    -------
+    Trust
+    """
+    stimuli, folds = first(tables, "NumberOfStimuli"), first(tables, "CrossValidation")
+    draws, name = first(tables, "Permutations"), str(first(tables, "Test") or "label permutations")
+    test = "" if draws == 0 else f"{draws:,} {name}" if isinstance(draws, int) else name
+    size = f"n = {count(stimuli, 'stimulus', 'stimuli')}" if stimuli else "n = 1 participant"
+    said = ", ".join(f"{k} {v}" for k, v in folds.items()) if isinstance(folds, dict) else str(folds or "")
+    rule = f"p < .05 ({test}), not corrected for the number of layers and regions." if test else "No p was computed."
+    return Trust(f"{size}; {said}" if said else size, test, rule, "No error bars: one participant.")
+
+
+def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
+    """What is to be said of the group's scores.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the column n_participants, else the sidecars have to list ``Participants``.
+    tables : list of Entry
+        Their sidecars say ``Permutations``, ``Test`` and ``Correction``.
+
+    Returns
+    -------
+    Trust
+    """
+    listed = "n_participants" in table and table["n_participants"].notna().any()
+    n = int(table["n_participants"].max()) if listed else len(first(tables, "Participants") or [])
+    people = count(n, "participant")
+    draws, name = first(tables, "Permutations"), str(first(tables, "Test") or "sign flips")
+    enumerated = not isinstance(draws, int) or 2**n <= draws
+    test = f"all {2**n:,} {name}" if enumerated else f"{draws:,} {name}"
+    least = smallest_p(n, None if enumerated else draws)
+    lowest = f"The smallest p that {people} can give is {number(least, 3) if least >= 0.0005 else f'{least:.1g}'}"
+    if least >= ALPHA:
+        rule = f"{lowest}: nothing can fall below .05, so these numbers describe and do not decide."
+    else:
+        rule = f"q < .05 (one-sided p from {test}; {first(tables, 'Correction') or 'false discovery rate'}). {lowest}."
+    bars = "Error bars: ± standard error of the mean over participants."
+    return Trust(f"n = {people}", test, rule, bars, least < ALPHA)
+
+
+def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *, level: str) -> list[Block]:
+    """Sentences, profiles, heat maps and the numbers of one analysis in one atlas.
+
+    Parameters
+    ----------
+    tables : list of Entry
+        Results of this analysis; at the group those with a participant are drawn as thin lines.
+    near : list of Entry
+        Everything of the same atlas, for the reliability.
+    desc : str
+        ``encoding`` or ``rsa``.
+    stem : str
+        Beginning of the file names.
+    level : str
+        ``participant`` or ``group``.
+
+    Returns
+    -------
+    list of Block
+    """
+    value = VALUES[desc]
+    table = read_tables(tables, "network", "layer", "region", value)
+    individuals = None
+    if level == "group":
+        individuals, table = table[table["sub"] != ""], table[table["sub"] == ""]
+        tables = [entry for entry in tables if "sub" not in entry.entities]
+    if table.empty:
+        return []
+    numbers = data_table(table, "All numbers")
+    symbol, verb = "mean r", "predicted"
+    if desc == "rsa":
+        table, individuals, symbol = _one_comparison(table, individuals)
+        verb = "matched"
+    trust = group_trust(table, tables) if level == "group" else participant_trust(tables)
+    reliability = reliabilities(near) if desc == "encoding" else {}
+    said = findings(table, value, verb=verb, symbol=symbol, test=trust.test, reliability=reliability,
+                    decidable=trust.decidable)  # fmt: skip
+    return [
+        said,
+        *([] if trust.decidable else [Notes("", (trust.rule,), "warning")]),
+        *_profile_blocks(table, value, symbol, trust, reliability, individuals, stem),
+        _heat_maps(table, value, symbol, trust, stem),
+        numbers,
+    ]
+
+
+def _one_comparison(
+    table: pd.DataFrame, individuals: pd.DataFrame | None
+) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+    """Rows of one metric and one comparison, Spearman's where it is there; the table keeps them all."""
+    if not {"metric", "comparison"} <= set(table):
+        return table, individuals, "similarity"
+    comparisons = ordered(table["comparison"])
+    comparison = "spearman" if "spearman" in comparisons else comparisons[0]
+    metric = ordered(table["metric"])[0]
+
+    def chosen(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows["comparison"] == comparison) & (rows["metric"] == metric)]
+
+    return chosen(table), None if individuals is None else chosen(individuals), comparison_symbol(comparison)
+
+
+def _profile_blocks(
+    table: pd.DataFrame, value: str, symbol: str, trust: Trust, reliability: dict[str, float],
+    individuals: pd.DataFrame | None, stem: str,
+) -> list[Block]:  # fmt: skip
+    """Score against depth, and whose colour is whose."""
+    networks, n_regions = ordered(table["network"]), table["region"].nunique()
+    panels = profiles(table, value, stem=f"{stem}_profile", symbol=symbol, reliability=reliability,
+                      individuals=individuals)  # fmt: skip
+    encoding = value == VALUES["encoding"]
+    what = "Cross-validated prediction" if encoding else "Similarity of the layers' and the regions' distances"
+    caption = [f"{what} ({symbol}) by layer, from shallow to deep."]
+    if n_regions > MAX_REGIONS:
+        caption.append(f"The {MAX_REGIONS} regions with the highest scores.")
+    caption += [trust.caption("Filled points"), trust.bars]
+    if individuals is not None and len(individuals):
+        caption.append("Grey: the participants.")
+    elif len(networks) == 1 and n_regions > 1:
+        caption.append("Grey: the other regions.")
+    if any(np.isfinite(list(reliability.values()))):
+        caption.append("Dashed: reliability of the region's responses.")
+    figure = Figure(panels, "Score by layer" if encoding else "Similarity by layer", " ".join(caption))
+    return [Legend(tuple(legend(networks))), figure] if len(networks) > 1 else [figure]
+
+
+def _heat_maps(table: pd.DataFrame, value: str, symbol: str, trust: Trust, stem: str) -> Figure:
+    """Every layer and region, one picture for each network, all in one scale."""
+    networks = ordered(table["network"])
+    top = max(float(table[value].max()), 0.02) if table[value].notna().any() else 0.1
+    maps = tuple(
+        heat_map(table[table["network"] == network], value, stem=f"{stem}_model-{slug(network)}_heatmap",
+                 symbol=symbol, top=top, named=len(networks) > 1)
+        for network in networks
+    )  # fmt: skip
+    caption = f"The same scores as a table: {symbol} of every layer in every region. {trust.caption('Stars')}"
+    return Figure(maps, "Every layer and region", f"{caption} No error bars.", "wide")

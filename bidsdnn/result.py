@@ -1,0 +1,57 @@
+"""What an analysis found: maps, tables and arrays, and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """One statistic of every column of a brain, for one or several layers.
+
+    Parameters
+    ----------
+    stat : str
+        What the numbers are, as ``pearsonr``; goes into the file's name.
+    values : ndarray, shape (k, n_columns) or (n_columns,)
+        One row a layer.
+    network : str
+        Label of the network; empty where none is involved.
+    sidecar : mapping
+        Further keys of the JSON file beside the map.
+    """
+
+    stat: str
+    values: np.ndarray
+    network: str = ""
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What an analysis found.
+
+    Parameters
+    ----------
+    analysis : str
+        Its name in file names, as ``encoding``.
+    maps : tuple of Map
+    tables : mapping of str to DataFrame
+        By the name that goes after ``desc-``: one row a layer, region and measure, with columns ``network`` and
+        ``atlas`` among the others, which become parts of the file's name.
+    arrays : mapping of str to (list of str, mapping of str to ndarray)
+        By atlas: the stimuli, and the condensed RDM of each region.
+    sidecar : mapping
+        What a reader needs to know to trust the numbers: methods, number of stimuli, folds, permutations.
+    """
+
+    analysis: str
+    maps: tuple[Map, ...] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    arrays: Mapping[str, tuple[Sequence[str], Mapping[str, np.ndarray]]] = field(default_factory=dict)
+    sidecar: Mapping[str, Any] = field(default_factory=dict)

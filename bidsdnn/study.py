@@ -1,0 +1,139 @@
+"""What a run works on, found and checked before anything is computed or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from bidsdnn.analyses import ANALYSES
+from bidsdnn.bids.dataset import Dataset, Run, open_dataset
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.events import Presented, choose_stimulus_column, presented, read_events
+from bidsdnn.bids.filters import bids_filters, event_filter
+from bidsdnn.bids.stimulus_index import StimulusIndex
+from bidsdnn.config import Config
+from bidsdnn.errors import ConfigError
+from bidsdnn.journal import Journal
+from bidsdnn.lookup import bind, resolve
+from bidsdnn.methods.responses import RESPONSES
+from bidsdnn.networks.network import Network
+from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
+from bidsdnn.plan import run_memory_mb
+
+SUPPLIED = ("regions", "permutations", "seed", "map", "device")
+"""What the program itself passes to an analysis that takes it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Participant:
+    """One participant's input: the recordings, and what they show."""
+
+    label: str
+    runs: Sequence[Run]
+    shown: Presented
+    column: str
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What all participants share: the input, the output, the networks and how work is spread."""
+
+    config: Config
+    dataset: Dataset
+    derivatives: Derivatives
+    networks: Sequence[tuple[Network, list[str]]]
+    index: StimulusIndex
+    journal: Journal
+    announce: Callable[[str], None]
+    map: Map
+
+
+def check_analyses(config: Config) -> None:
+    """Check names and parameters of analyses before any data is read."""
+    for name in config.analysis:
+        bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
+    resolve(config.response, RESPONSES)
+    for name in config.parameters:
+        if name not in config.analysis:
+            raise ConfigError(f"parameters.{name}: this analysis was not asked for; add it to --analysis")
+
+
+def open_study_dataset(config: Config) -> Dataset:
+    """Open the dataset that a configuration names."""
+    return open_dataset(
+        config.bids_dir, derivatives=config.derivatives or None, participants=config.participant_label,
+        sessions=config.session_label, tasks=config.task_id, runs=config.run_label, space=config.space,
+        filters=bids_filters(config.bids_filter_file) if config.bids_filter_file else {},
+        database_dir=config.bids_database_dir, raw_bold=config.raw_bold, validate=not config.skip_bids_validation,
+    )  # fmt: skip
+
+
+def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) -> list[Outcome]:
+    """Find each participant's recordings and read what they show.
+
+    Parameters
+    ----------
+    config : Config
+    dataset : Dataset
+    index : StimulusIndex
+
+    Returns
+    -------
+    list of Outcome
+        Values are `Participant`; at the dnn level, which needs no recordings, without runs.
+    """
+    tables: dict[str, Outcome] = {}
+    for label in dataset.participants:
+        tables[label] = attempt(partial(_events, config, dataset, label), f"sub-{label}")
+    read = [table for outcome in tables.values() if outcome.error is None for table in outcome.value[1].values()]
+    if not read:
+        return [one for one in tables.values() if one.error is not None]
+    column = choose_stimulus_column(read, index, asked=config.stimulus_column)
+    keep = event_filter(config.event_filter) if config.event_filter else None
+
+    def load(label: str) -> Participant:
+        runs, events = tables[label].value
+        paths = [run.events for run in runs if run.events is not None] if runs else list(events)
+        return Participant(label, runs, presented(paths, index=index, column=column, keep=keep), column)
+
+    return [one if one.error is not None else attempt(partial(load, label), one.name) for label, one in tables.items()]
+
+
+def _events(config: Config, dataset: Dataset, label: str) -> tuple[list[Run], dict[Path, pd.DataFrame]]:
+    if config.analysis_level == "dnn":
+        return [], {path: read_events(path) for path in dataset.event_files(label)}
+    runs = dataset.runs(label)
+    return runs, {run.events: read_events(run.events) for run in runs if run.events is not None}
+
+
+def jobs(config: Config, runs: Sequence[Sequence[Run]]) -> int:
+    """How many pieces of work may run at once, by processors and by memory.
+
+    Parameters
+    ----------
+    config : Config
+    runs : sequence of sequence of Run
+        By participant.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ConfigError
+        If a single run does not fit ``--mem-mb``.
+    """
+    n = max(1, (config.nprocs or available_cpus()) // config.omp_nthreads)
+    if config.mem_mb is None or not any(runs):
+        return n
+    needed = max(run_memory_mb(run) for some in runs for run in some)
+    if needed > config.mem_mb:
+        raise ConfigError(
+            f"--mem-mb {config.mem_mb}: one run needs about {needed:.0f} MB; give more, or a coarser --space"
+        )
+    return max(1, min(n, int(config.mem_mb / needed)))

@@ -1,0 +1,46 @@
+"""One tiny demo dataset, and one whole run of all three levels on it, for all tests that look at a finished output."""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy and torch are imported, as the command line does it: results must not depend on kernel threads.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ATLAS = "derivatives/planted/tpl-MNI152NLin2009cAsym/anat/tpl-MNI152NLin2009cAsym_atlas-planted_dseg.nii.gz"
+TINY = {"participants": 2, "stimuli": 24, "runs": 3, "voxel_size": 8.0, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A dataset, the output of a run on it, and the options of that run."""
+
+    bids: Path
+    out: Path
+    options: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def demo_dataset(tmp_path_factory) -> Path:
+    """A small demo dataset; tests that change it copy it first."""
+    from bidsdnn.demo import write_demo
+
+    return write_demo(tmp_path_factory.mktemp("demo") / "bids", **TINY)
+
+
+@pytest.fixture(scope="session")
+def finished(demo_dataset, tmp_path_factory) -> Finished:
+    """Output of dnn, participant and group on the demo dataset."""
+    from bidsdnn.cli import main
+
+    out = tmp_path_factory.mktemp("out") / "bidsdnn"
+    options = ("--network", "demo", "--atlas", str(demo_dataset / ATLAS), "--permutations", "200", "--nprocs", "1")
+    for level in ("dnn", "participant", "group"):
+        assert main([str(demo_dataset), str(out), level, *options]) == 0
+    return Finished(demo_dataset, out, options)

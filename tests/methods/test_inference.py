@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from bidsdnn.methods.inference import fdr, pvalue, sign_flip
+
+
+def test_sign_flip_enumerates_all_flips():
+    values = np.random.default_rng(0).standard_normal((6, 5)) + 0.3
+    t, p = sign_flip(values)
+    expected = scipy.stats.ttest_1samp(values, 0)
+    np.testing.assert_allclose(t, expected.statistic)
+    flipped = np.array([(values * np.array(signs)[:, None]) for signs in itertools.product([1, -1], repeat=6)])
+    every = flipped.mean(axis=1) / flipped.std(axis=1, ddof=1)
+    observed = values.mean(axis=0) / values.std(axis=0, ddof=1)
+    np.testing.assert_allclose(p, (every >= observed - 1e-12).mean(axis=0))
+
+
+def test_all_participants_above_zero_reach_the_smallest_p():
+    values = np.random.default_rng(1).uniform(0.1, 1, (5, 3))
+    assert (sign_flip(values)[1] == 1 / 32).all()
+    assert (sign_flip(-values)[1] == 1).all()
+
+
+def test_equal_scores_tie_exactly():
+    """Sums of 0.1 and 0.2 in another order differ by rounding, and must count as equal."""
+    values = np.array([[0.1], [0.2], [0.3], [-0.3], [-0.2], [-0.1], [0.1], [0.7]])
+    _, p = sign_flip(values)
+    sums = [
+        sum(s * v for s, v in zip(signs, [1, 2, 3, 3, 2, 1, 1, 7], strict=True))
+        for signs in itertools.product([1, -1], repeat=8)
+    ]
+    assert p[0] == sum(total >= 8 for total in sums) / 256
+
+
+def test_random_flips_agree_with_enumeration_and_with_scipy():
+    values = np.random.default_rng(2).standard_normal((12, 4)) + 0.4
+    _, exact = sign_flip(values)
+    _, sampled = sign_flip(values, permutations=20000, enumerate_up_to=11)
+    np.testing.assert_allclose(sampled, exact, atol=0.01)
+    assert (sign_flip(values + 9, permutations=99, enumerate_up_to=2)[1] == 1 / 100).all()
+    reference = scipy.stats.permutation_test(
+        (values[:, 0],), np.mean, permutation_type="samples", alternative="greater", n_resamples=np.inf
+    )
+    assert exact[0] == pytest.approx(reference.pvalue)
+
+
+def test_sign_flip_does_not_depend_on_blocks(monkeypatch):
+    values = np.random.default_rng(3).standard_normal((15, 20))
+    whole = sign_flip(values, seed=4)
+    monkeypatch.setattr("bidsdnn.methods.inference._FLIPS", 7)
+    monkeypatch.setattr("bidsdnn.methods.inference._FEATURES", 3)
+    np.testing.assert_allclose(sign_flip(values, seed=4), whole)
+    assert not np.array_equal(sign_flip(values, seed=5)[1], whole[1])
+
+
+def test_missing_participants_and_empty_columns_in_silence():
+    values = np.random.default_rng(5).standard_normal((7, 5)) + 0.5
+    expected_t, expected_p = sign_flip(values[:5])
+    values[5:, 0], values[:, 1], values[1:, 2], values[:, 3] = np.nan, np.nan, np.nan, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        t, p = sign_flip(values)
+    assert t[0] == pytest.approx(expected_t[0])
+    assert p[0] == pytest.approx(expected_p[0])
+    assert np.flatnonzero(np.isnan(t)).tolist() == np.flatnonzero(np.isnan(p)).tolist() == [1, 2, 3]
+
+
+def test_identical_scores_have_an_infinite_t():
+    t, p = sign_flip(np.full((4, 1), 0.1))
+    assert t[0] == np.inf
+    assert p[0] == 1 / 16
+
+
+def test_sign_flip_names_what_is_wrong():
+    with pytest.raises(ValueError, match=r"at least 2 participants in shape \(n, F\), got \(1, 3\)"):
+        sign_flip(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="permutations: expected at least 1, got 0"):
+        sign_flip(np.zeros((3, 3)), permutations=0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (50,), (6, 7)])
+def test_fdr_equals_scipy(shape):
+    p = np.random.default_rng(6).uniform(size=shape) ** 3
+    p.flat[0] = p.flat[-1]
+    expected = scipy.stats.false_discovery_control(p, axis=None).reshape(shape)
+    np.testing.assert_allclose(fdr(p), expected)
+
+
+def test_fdr_ignores_tests_that_were_not_made():
+    p = np.array([0.01, np.nan, 0.04, 0.03, np.nan])
+    q = fdr(p)
+    np.testing.assert_allclose(q[[0, 2, 3]], scipy.stats.false_discovery_control(p[[0, 2, 3]]))
+    assert np.isnan(q[[1, 4]]).all()
+    assert np.isnan(fdr([np.nan, np.nan])).all()
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 0.5 to 1.5"):
+        fdr([0.5, 1.5])
+
+
+def test_pvalue_counts_the_observed_and_its_ties():
+    null = np.array([[0.1, 5.0], [0.2, 6.0], [0.1 + 0.2, 7.0], [0.4, np.nan]])
+    np.testing.assert_array_equal(pvalue([0.3, 5.5], null), [3 / 5, np.nan])
+    assert pvalue(9.0, [1.0, 2.0, 3.0]) == 1 / 4
+    assert np.isnan(pvalue(np.nan, [1.0]))
+    with pytest.raises(ValueError, match="null: expected shape"):
+        pvalue([1.0, 2.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("n", [10, 20])
+def test_sign_flip_is_calibrated(n):
+    values = np.random.default_rng(7).standard_t(3, (n, 400))
+    p = sign_flip(values, permutations=199)[1]
+    assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [10, 20])
+def test_sign_flip_is_calibrated_in_many_simulations(n):
+    values = np.random.default_rng(8).standard_t(3, (n, 4000))
+    p = sign_flip(values, permutations=999)[1]
+    assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
+    assert 0.03 < (p <= 0.05).mean() < 0.07

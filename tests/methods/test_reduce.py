@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+
+from bidsdnn.methods.reduce import blocks, float64_device, gram, rotation, spectrum
+
+
+class Lazy:
+    """Stands for a dataset on disk: a shape, slices of columns, and nothing else."""
+
+    def __init__(self, values):
+        self._values, self.shape, self.widest = values, values.shape, 0
+
+    def __getitem__(self, key):
+        part = self._values[key]
+        self.widest = max(self.widest, part.shape[1])
+        return part
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("block", [1, 17, 4096])
+def test_gram_streams_the_inner_products(dtype, block):
+    values = np.random.default_rng(0).standard_normal((9, 100)).astype(dtype)
+    lazy = Lazy(values)
+    products, sums = gram(lazy, block=block)
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(products, exact @ exact.T, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(sums, exact.sum(axis=1), rtol=1e-12, atol=1e-12)
+    assert (products == products.T).all()
+    assert lazy.widest == min(block, 100)
+
+
+def test_gram_refuses_what_is_not_finite_and_says_where():
+    values = np.zeros((4, 50))
+    values[2, 33] = np.inf
+    with pytest.raises(ValueError, match="got inf in row 2, column 33"):
+        gram(values, block=10)
+    with pytest.raises(ValueError, match=r"expected shape \(n, p\), got \(3,\)"):
+        gram(np.zeros(3))
+    with pytest.raises(ValueError, match="block: expected at least 1 column, got 0"):
+        gram(np.zeros((3, 3)), block=0)
+
+
+@pytest.mark.parametrize("p", [3, 40])
+def test_rotation_keeps_inner_products_and_distances(p):
+    values = np.random.default_rng(1).standard_normal((12, p)) + 2
+    z = rotation(gram(values)[0])
+    assert z.shape == (12, min(12, p))
+    np.testing.assert_allclose(z @ z.T, values @ values.T, atol=1e-10)
+    np.testing.assert_allclose(pdist(z), pdist(values), atol=1e-9)
+    assert (np.diff((z**2).sum(axis=0)) <= 0).all()
+
+
+def test_rotation_has_a_sign_that_does_not_depend_on_the_eigensolver(monkeypatch):
+    products = gram(np.random.default_rng(2).standard_normal((8, 20)))[0]
+    expected = rotation(products)
+    eigh = np.linalg.eigh
+
+    def flipped(matrix):
+        eigenvalues, vectors = eigh(matrix)
+        return eigenvalues, vectors * np.where(np.arange(8) % 2, 1, -1)
+
+    monkeypatch.setattr(np.linalg, "eigh", flipped)
+    np.testing.assert_array_equal(rotation(products), expected)
+
+
+def test_rotation_tolerance_drops_small_directions():
+    products = np.diag([4.0, 1.0, 1e-6])
+    assert rotation(products, tolerance=1e-3).shape == (3, 2)
+    assert rotation(products).shape == (3, 3)
+    assert rotation(np.zeros((3, 3))).shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.zeros((2, 3)), r"expected shape \(n, n\), got \(2, 3\)"),
+        (np.array([[1.0, np.nan], [np.nan, 1.0]]), "expected finite numbers"),
+        (np.array([[1.0, 2.0], [0.0, 1.0]]), "expected a symmetric matrix"),
+    ],
+)
+def test_rotation_names_what_is_wrong(matrix, message):
+    with pytest.raises(ValueError, match=message):
+        rotation(matrix)
+
+
+@pytest.mark.parametrize("shape", [(10, 4), (10, 30)])
+def test_spectrum_is_the_centred_decomposition(shape):
+    x = torch.from_numpy(np.random.default_rng(3).standard_normal(shape) + 100)
+    table = spectrum(x)
+    assert len(table.scale) == min(shape[0] - 1, shape[1])
+    torch.testing.assert_close(table.left * table.scale @ table.right.T + table.mean, x)
+    centred = (x - x.mean(dim=0)).numpy()
+    eigenvalues = np.linalg.eigvalsh(centred @ centred.T)
+    assert table.mean_eigenvalue == pytest.approx(eigenvalues[eigenvalues > 1e-8].mean())
+
+
+def test_spectrum_of_equal_rows_has_no_direction():
+    table = spectrum(torch.full((6, 3), 0.1, dtype=torch.float64))
+    assert len(table.scale) == 0
+    assert table.mean_eigenvalue == 1
+
+
+def test_blocks_cover_everything_once():
+    assert [list(range(10))[part] for part in blocks(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert list(blocks(0, 4)) == []
+
+
+def test_a_device_without_float64_falls_back_to_the_cpu():
+    assert float64_device("mps").type == "cpu"
+    assert float64_device("cuda").type == "cuda"

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bidsdnn.report.findings import best_layers, count, findings, holm, number, probability, smallest_p
+from tests.report.conftest import encoding_table
+
+THIN = "\N{NO-BREAK SPACE}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.452, ".45"), (-0.031, "−.03"), (1.0, "1.00"), (-0.001, ".00"), (np.nan, "n/a"), (2.345, "2.35")],
+)
+def test_number_follows_the_fields_habit(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.000999, "p = .001"), (0.0001, "p < .001"), (1.0, "p = 1"), (np.nan, "p not computed")]
+)
+def test_probability_never_says_zero(value, text):
+    assert probability(value).replace(THIN, " ") == text
+
+
+def test_count_knows_one_from_many():
+    assert (count(1, "stimulus", "stimuli"), count(1200, "voxel")) == ("1 stimulus", "1,200 voxels")
+
+
+def test_holm_agrees_with_its_definition():
+    # Holm's own procedure: the i-th smallest of m is multiplied by m - i + 1, and never falls below an earlier one.
+    p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(holm(p), [0.03, np.nan, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.9, 0.8])).max() == 1
+
+
+def test_holm_keeps_the_family_wise_rate():
+    p = np.random.default_rng(0).uniform(size=(4000, 6))
+    wrong = np.mean([(holm(row) < 0.05).any() for row in p])
+    assert 0.035 < wrong < 0.06
+
+
+def test_best_layer_is_found_per_network_and_over_networks():
+    table = pd.concat([encoding_table(), encoding_table({"early": [0.1, 0.9, 0]}, "other")])
+    each = best_layers(table, "pearsonr")
+    assert list(each["layer"]) == ["conv1", "fc", "fc", "conv2"]
+    over = best_layers(table, "pearsonr", by=("region",))
+    assert list(over["network"]) == ["other", "demo+none+seed0", "demo+none+seed0"]
+    assert list(over["n_layers"]) == [6, 3, 3]
+
+
+def test_regions_without_any_score_are_not_claimed():
+    table = encoding_table()
+    table["pearsonr"] = np.nan
+    said = findings(table, "pearsonr", verb="predicted", symbol="mean r", test="")
+    assert said.items == () and "No layer has a score" in said.lead
+
+
+def test_without_p_nothing_is_claimed():
+    said = findings(encoding_table().assign(p=np.nan), "pearsonr", verb="predicted", symbol="mean r", test="")
+    assert "chance" not in said.lead + "".join(said.items) and "p not computed" in said.items[0]
+
+
+@pytest.mark.parametrize(
+    ("n", "draws", "least"), [(3, None, 0.125), (12, None, 2.0**-12), (20, 999, 0.001), (3, 5000, 0.125)]
+)
+def test_smallest_p_of_sign_flips(n, draws, least):
+    assert smallest_p(n, draws) == pytest.approx(least)
