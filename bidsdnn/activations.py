@@ -10,7 +10,7 @@ import pandas as pd
 
 from bidsdnn.bids.arrays import read_activations
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import atomic, digest, file_sha256, read_json, sidecar_path, write_json
+from bidsdnn.bids.files import atomic, digest, read_json, sidecar_path, write_json
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest
@@ -18,7 +18,7 @@ from bidsdnn.networks import extract, zoo
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
-from bidsdnn.stimuli import Stimuli
+from bidsdnn.stimuli import Stimuli, file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -227,8 +227,13 @@ def write_manifest(stimuli: Stimuli, presentations: Mapping[str, int], derivativ
     with derivatives.lock(path):
         if path.exists():
             old = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-            old = old[~old["stimulus_id"].isin(table["stimulus_id"])]
-            table = pd.concat([table.astype(str), old], ignore_index=True).sort_values("stimulus_id", ignore_index=True)
+            known = set(zip(old["stimulus_id"], old["sha256"], strict=True))
+            new = [pair not in known for pair in zip(table["stimulus_id"], table["sha256"], strict=True)]
+            if not any(new):
+                return
+            table = table[new].astype(str)
+            table = pd.concat([table, old[~old["stimulus_id"].isin(table["stimulus_id"])]], ignore_index=True)
+            table = table.sort_values("stimulus_id", ignore_index=True)
         derivatives.write_table(
             path,
             table,

@@ -192,7 +192,7 @@ def encoding(
             "CrossValidation": f"{n_splits} folds over stimuli, {inner_splits} folds within each training part",
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, and R2, "
             "pooled over held-out stimuli",
-            "Test": f"{permutations} permutations of stimulus labels, one-sided, p = (1 + b) / (1 + n)",
+            "Test": "permutations of stimulus labels, one-sided",
             "Permutations": permutations,
             "NumberOfStimuli": len(y),
             "NumberOfVoxelsNotScored": int((~np.isfinite(responses).all(axis=0)).sum()),
@@ -319,7 +319,7 @@ def rsa(
         arrays={atlas: (y.ids, table) for atlas, table in brains.items()},
         sidecar={
             "Methods": summary(rsa) if groups else summary(correlation),
-            "Test": f"{permutations} permutations of stimulus labels, one-sided, p = (1 + b) / (1 + n)",
+            "Test": "permutations of stimulus labels, one-sided",
             "Permutations": permutations,
             "NumberOfStimuli": len(y),
             "Comparisons": {name: summary(SIMILARITIES[name]) for name in comparisons},

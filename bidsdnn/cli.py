@@ -9,7 +9,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -233,11 +234,11 @@ def _run(arguments: argparse.Namespace, argv: list[str]) -> int:
     config = resolve_config(values, origin=getattr(arguments, "config_file", None) or "")
     if not config.bids_dir.is_dir():
         raise ConfigError(f"{config.bids_dir}: no such folder; give the BIDS dataset's path")
-    _log_to_stderr(config.verbose)
     from bidsdnn.journal import command_text
     from bidsdnn.pipeline import run
 
-    outcomes = run(config, command=command_text(["bidsdnn", *argv]), announce=print)
+    with _log_to_stderr(config.verbose):
+        outcomes = run(config, command=command_text(["bidsdnn", *argv]), announce=print)
     return _status(outcomes, config.out_dir)
 
 
@@ -273,19 +274,20 @@ def _single_threaded(threads: int) -> None:
     os.environ.setdefault("MPLBACKEND", "agg")
 
 
-def _log_to_stderr(verbose: int) -> None:
-    """FMRIPrep's levels: warnings and what is finished; with -v more."""
+@contextmanager
+def _log_to_stderr(verbose: int) -> Iterator[None]:
+    """Warnings on the terminal, with -v what is done, with -vv everything; errors are printed once, at the end."""
     logger = logging.getLogger("bidsdnn")
-    logger.setLevel(logging.INFO if verbose < 2 else logging.DEBUG)
-    if not any(getattr(handler, "of_cli", False) for handler in logger.handlers):
-        own = logging.StreamHandler()
-        own.of_cli = True  # type: ignore[attr-defined]
-        own.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger.addHandler(own)
-    for handler in logger.handlers:
-        if getattr(handler, "of_cli", False):
-            handler.setLevel(max(logging.WARNING - 10 * verbose, logging.DEBUG))
-            handler.addFilter(lambda record: record.levelno < logging.ERROR)
+    logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setLevel(max(logging.WARNING - 10 * verbose, logging.DEBUG))
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.addFilter(lambda record: record.levelno < logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _listing(what: str, arguments: argparse.Namespace) -> list[str]:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import digest, file_sha256, read_json, read_table, sidecar_path
+from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
 from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip
 from bidsdnn.spaces import Volume
+from bidsdnn.stimuli import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -108,14 +109,13 @@ def _content(paths: Mapping[str, Path], **more: Any) -> str:
 def _sidecar(derivatives: Derivatives, paths: Mapping[str, Path], permutations: int, content: str) -> dict[str, Any]:
     n = len(paths)
     enumerated = n <= 12
-    flips = f"all {2**n} sign flips" if enumerated else f"{permutations} random sign flips"
     first = read_json(sidecar_path(next(iter(paths.values()))))
     return {
         "Methods": summary(group),
         "Participants": list(paths),
         "Layers": first.get("Layers", []),
         "Network": first.get("Network", ""),
-        "Test": f"one-sided sign-flip test on Fisher-z scores, {flips}; t is of the Fisher-z scores",
+        "Test": "sign flips of the participants' Fisher-z scores, one-sided",
         "SmallestAttainableP": 1 / 2**n if enumerated else 1 / (1 + permutations),
         "Permutations": 2**n if enumerated else permutations,
         "Sources": [derivatives.uri(path) for path in paths.values()],
@@ -162,7 +162,7 @@ def _table(
     result["t"], result["p"], result["q"] = t, p, fdr(p)
     sidecar = _sidecar(derivatives, paths, permutations, content)
     derivatives.write_table(
-        path, result, {**sidecar, "Correction": "q: false discovery rate over the rows of this table"}
+        path, result, {**sidecar, "Correction": "false discovery rate over the rows of this table (q)"}
     )
     return 1
 

@@ -235,8 +235,9 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
         for run in one.runs if run.events is not None
     ]  # fmt: skip
     notes = _notes(config, one)
-    brain, reliable, content, more = responses(tasks, sidecar=_about(study, one, notes), map=study.map)
-    for warning in [*warnings, *more, *notes]:
+    brain, reliable, content = responses(tasks, sidecar=_about(study, one, notes), map=study.map)
+    warnings += [text for run in one.runs for text in run.warnings]
+    for warning in dict.fromkeys([*warnings, *notes]):
         logger.warning("sub-%s: %s", one.label, warning)
 
     regions, atlases = atlas_regions(config.atlas, space)
@@ -335,7 +336,7 @@ def _notes(config: Config, one: Participant) -> list[str]:
         "No network was asked for (--network none): "
         + (f"{', '.join(left_out)} and " if left_out else "")
         + "the comparison with layers were left out."
-        + (f" {len(one.shown.missing)} stimuli have no picture on disk." if one.shown.missing else "")
+        + (f" Of {len(one.shown.stimuli)} stimuli, {len(one.shown.missing)} have no file." if one.shown.missing else "")
     ]
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bidsdnn.bids.dataset import Run
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import digest, file_sha256, read_table
+from bidsdnn.bids.files import digest, read_table
 from bidsdnn.errors import DataError
 from bidsdnn.lookup import resolve, summary
 from bidsdnn.methods.ceiling import split_half
@@ -26,8 +26,12 @@ from bidsdnn.nuisance import confounds, nuisance_events
 from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.spaces import Volume
+from bidsdnn.stimuli import file_sha256
 
 logger = logging.getLogger(__name__)
+
+ANNOTATIONS = ("Notes", "Anatomy")
+"""Keys of the quality table's sidecar that no number depends on."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def estimate_run(task: Task) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``quality``, a row of the quality table; ``mean`` and ``tsnr``, shape (size,); ``warnings``.
+        ``quality``, a row of the quality table; ``mean`` and ``tsnr``, shape (size,).
 
     Raises
     ------
@@ -124,7 +128,7 @@ def estimate_run(task: Task) -> dict[str, Any]:
         "n_voxels_constant": int((~usable).sum()),
     }
     tsnr = np.divide(mean, spread, out=np.full(len(mean), np.nan), where=usable)
-    return {"quality": quality, "mean": mean, "tsnr": tsnr, "warnings": list(run.warnings)}
+    return {"quality": quality, "mean": mean, "tsnr": tsnr}
 
 
 def shared_entities(runs: Sequence[Run]) -> dict[str, str]:
@@ -243,9 +247,7 @@ def average_runs(tasks: Sequence[Task]) -> tuple[Patterns, np.ndarray]:
     return patterns.average(), split_half(table, np.asarray(ids, dtype=str))
 
 
-def responses(
-    tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map
-) -> tuple[Patterns, np.ndarray, str, list[str]]:
+def responses(tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map) -> tuple[Patterns, np.ndarray, str]:
     """Responses of one participant to each stimulus, read if they are there and computed if not.
 
     Parameters
@@ -265,11 +267,12 @@ def responses(
         Of `average_runs`.
     content : str
         Hash of everything the responses depend on.
-    warnings : list of str
     """
     first = tasks[0]
     out, entities = first.derivatives, dict(first.entities)
-    content = digest({"runs": map(input_digest, tasks), "sidecar": sidecar})
+    numbers = {key: value for key, value in sidecar.items() if key not in ANNOTATIONS}
+    content = digest({"runs": map(input_digest, tasks), "sidecar": numbers})
+    quality = out.path("results", ".tsv", **entities, desc="quality")
     paths = {
         key: out.path("statmap", ".nii.gz", **entities, stat=stat, desc=desc)
         for key, stat, desc in (
@@ -282,12 +285,12 @@ def responses(
     items_path = out.path("trials", ".tsv", **_spaceless(entities), desc="condition")
     if out.current("condition", content, **entities):
         logger.info("sub-%s: responses are up to date", entities["sub"])
+        out.annotate(quality, sidecar)
         items = read_table(items_path)
         patterns = Patterns(items, (Group("brain", first.space.read(paths["effect"])),), first.space)
-        return patterns, first.space.read(paths["reliability"])[0], content, []
+        return patterns, first.space.read(paths["reliability"])[0], content
     found = map(estimate_run, tasks, label=f"sub-{entities['sub']} responses")
     patterns, reliability = average_runs(tasks)
-    warnings = [text for one in found for text in one["warnings"]]
     estimation = first.estimation
     methods = (
         f"{summary(resolve(estimation.response, RESPONSES))} Events were convolved with the {estimation.hrf} response; "
@@ -331,11 +334,9 @@ def responses(
             first.space,
             {**common, "Description": f"{key} of the bold over volumes, mean over runs"},
         )
-    out.write_table(
-        out.path("results", ".tsv", **entities, desc="quality"), pd.DataFrame([one["quality"] for one in found]), common
-    )
+    out.write_table(quality, pd.DataFrame([one["quality"] for one in found]), common)
     mask = out.path("mask", ".nii.gz", **entities, desc="brain")
     out.write_mask(mask, first.space)
     outputs = [*paths.values(), items_path, mask, *(_betas_path(task) for task in tasks)]
     out.write_receipt("condition", outputs, common, **entities)
-    return patterns, reliability.astype(np.float32), content, warnings
+    return patterns, reliability.astype(np.float32), content

@@ -69,6 +69,7 @@ def open_study_dataset(config: Config) -> Dataset:
         sessions=config.session_label, tasks=config.task_id, runs=config.run_label, space=config.space,
         filters=bids_filters(config.bids_filter_file) if config.bids_filter_file else {},
         database_dir=config.bids_database_dir, raw_bold=config.raw_bold, validate=not config.skip_bids_validation,
+        brains=config.analysis_level != "dnn",
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ATLAS = "derivatives/planted/tpl-MNI152NLin2009cAsym/anat/tpl-MNI152NLin2009cAsym_atlas-planted_dseg.nii.gz"
-TINY = {"participants": 2, "stimuli": 24, "runs": 3, "voxel_size": 8.0, "seed": 0}
+TINY = {"participants": 2, "stimuli": 24, "runs": 3, "voxel_size": 8.0, "seed": 0, "noise": 0.3}
 
 
 @dataclass(frozen=True)

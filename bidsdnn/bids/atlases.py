@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from bidsdnn.bids import names
-from bidsdnn.bids.files import digest, file_sha256
+from bidsdnn.bids.files import digest
 from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.stimuli import file_sha256
 
 logger = logging.getLogger(__name__)
 

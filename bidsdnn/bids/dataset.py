@@ -72,6 +72,7 @@ def open_dataset(
     database_dir: Path | None = None,
     raw_bold: bool = False,
     validate: bool = True,
+    brains: bool = True,
 ) -> Dataset:
     """Open a BIDS dataset and find the files of the asked participants.
 
@@ -94,6 +95,8 @@ def open_dataset(
         Analyse raw BOLD instead of a derivative's.
     validate : bool
         Whether a missing or incomplete ``dataset_description.json`` is an error.
+    brains : bool
+        Whether participants are needed; networks can be shown a folder of stimuli that has none.
 
     Returns
     -------
@@ -113,7 +116,7 @@ def open_dataset(
     if space:
         parse_space(space)
     description = _description(bids_dir, validate=validate)
-    labels = _participants(bids_dir, [label.removeprefix("sub-") for label in participants])
+    labels = _participants(bids_dir, [label.removeprefix("sub-") for label in participants], brains=brains)
     if raw_bold:
         logger.warning("%s: raw BOLD is analysed as it is, without motion or slice-time correction", bids_dir)
     asked = {query: dict(entities) for query, entities in (filters or {}).items()}
@@ -164,8 +167,6 @@ def _description(root: Path, *, validate: bool) -> dict[str, Any]:
         raise InvalidDatasetError(f"{problem}, or pass --skip-bids-validation")
     if problem:
         logger.warning("%s", problem)
-    if not _labels(root):
-        raise InvalidDatasetError(f"{root}: no folder sub-<label> in it; give the folder that holds the participants")
     return description
 
 
@@ -176,8 +177,12 @@ def _labels(root: Path) -> list[str]:
     return sorted((name[4:] for name in names if LABEL.fullmatch(name[4:])), key=natural)
 
 
-def _participants(root: Path, asked: Sequence[str]) -> tuple[str, ...]:
+def _participants(root: Path, asked: Sequence[str], *, brains: bool) -> tuple[str, ...]:
     present = _labels(root)
+    if not present and not brains and not asked:
+        return ()
+    if not present:
+        raise InvalidDatasetError(f"{root}: no folder sub-<label> in it; give the folder that holds the participants")
     known = [label for label in present if label in asked] if asked else present
     some = ", ".join(present[:5]) + (", ..." if len(present) > 5 else "")
     if not known:

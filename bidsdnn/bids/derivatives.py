@@ -159,6 +159,12 @@ class Derivatives:
         write_json(sidecar_path(path), sidecar)
         return path
 
+    def annotate(self, path: Path, keys: Mapping[str, Any]) -> None:
+        """Bring keys of a sidecar up to date, leaving its data as they are."""
+        old = read_json(sidecar_path(path))
+        if {**old, **keys} != old:
+            write_json(sidecar_path(path), {**old, **keys})
+
     def write_map(self, path: Path, values: np.ndarray, space: Any, sidecar: Mapping[str, Any]) -> Path:
         """Write a map, shape (k, size) or (size,), and then the JSON file beside it."""
         with atomic(path) as temporary:

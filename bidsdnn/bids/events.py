@@ -361,21 +361,19 @@ def require_files(found: Presented, *, root: Path) -> None:
     Raises
     ------
     MissingInputError
-        If no stimulus has a file, or some are DataLad links without content; counts them and names five.
+        If a stimulus has no file, or a DataLad link without content; counts them and names five.
     """
     if found.datalad:
         raise MissingInputError(
             f"{root}: {len(found.datalad)} stimuli have no content here ({_first(found.datalad)}); "
             "run `datalad get stimuli` in the dataset"
         )
-    if found.missing and len(found.missing) == len(found.stimuli):
-        raise MissingInputError(
-            f"{root}: none of {len(found.missing)} stimuli is there ({_first(found.missing)}); "
-            "give their folder with --stimuli-dir, or their column with --stimulus-column"
-        )
     if found.missing:
-        logger.warning("%s: %d of %d stimuli are missing (%s); their trials are left out",
-                       root, len(found.missing), len(found.stimuli), _first(found.missing))  # fmt: skip
+        raise MissingInputError(
+            f"{root}: {len(found.missing)} of {len(found.stimuli)} stimuli are not there ({_first(found.missing)}); "
+            "give their folder with --stimuli-dir, their column with --stimulus-column, "
+            "or leave their events out with --event-filter"
+        )
 
 
 def _first(names: Sequence[str]) -> str:

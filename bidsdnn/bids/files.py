@@ -14,16 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn import __version__
-from bidsdnn.errors import MissingInputError, OutputError
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingInputError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
+from bidsdnn.errors import OutputError
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -72,7 +63,8 @@ def atomic(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}); free space or choose another out_dir"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -167,11 +167,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> Any:
     try:
-        package = importlib.import_module("safetensors.torch")
+        package = importlib.import_module("safetensors")
+        reader = importlib.import_module("safetensors.torch")
     except ImportError as error:
         raise ConfigError(f"{path}: reading .safetensors needs a package; `pip install safetensors`") from error
     try:
-        return package.load_file(path)
+        return reader.load_file(path)
     except (package.SafetensorError, OSError) as error:
         raise DataError(f"{path}: not a readable .safetensors file ({_one_line(error)}); replace it") from error
 

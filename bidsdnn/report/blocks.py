@@ -141,8 +141,9 @@ def data_table(table: pd.DataFrame, title: str, *, note: str = "", folded: bool 
         At most `MAX_ROWS` rows, and a note that says so.
     """
     shown = table.head(MAX_ROWS)
-    if "sub" in shown and shown["sub"].nunique() < 2:
-        shown = shown.drop(columns="sub")
+    if "sub" in shown:
+        others = shown.drop(columns="sub")
+        shown = others if shown["sub"].nunique() < 2 else pd.concat([shown["sub"], others], axis=1)
     columns = [str(name) for name in shown]
     numeric = tuple(name not in TEXT_COLUMNS for name in columns)
     cells = [[_cell(value, name) for value in shown[name]] for name in columns]

@@ -129,6 +129,12 @@ def best_layer(scans: list[Scan]) -> tuple[Scan, Scan]:
     return Scan(layer, scans[0].affine), Scan(np.where(known, filled.max(axis=0), np.nan), scans[0].affine)
 
 
+def peak(scan: Scan) -> float:
+    """The 99.5th percentile of a map, which one odd voxel does not move; 0 for an empty map."""
+    finite = scan.values[np.isfinite(scan.values)]
+    return float(np.percentile(finite, 99.5)) if finite.size else 0.0
+
+
 def score_map(scan: Scan, background: Scan | None, *, stem: str, label: str, alt: str, floor: float = 0.0) -> Panel:
     """Draw a map of numbers; the lowest fade into the background.
 
@@ -150,16 +156,14 @@ def score_map(scan: Scan, background: Scan | None, *, stem: str, label: str, alt
     -------
     Panel
     """
-    finite = scan.values[np.isfinite(scan.values)]
-    top = float(np.percentile(finite, 99.5)) if finite.size else floor + 1
-    top = top if top > floor else floor + 1
+    top = max(peak(scan), floor + 1e-6)
     ramp = matplotlib.colormaps["inferno"].resampled(256)
     ramp = ListedColormap(ramp(np.linspace(0.12, 0.98, 256)))
 
     def colour(scores: np.ndarray, _: np.ndarray) -> np.ndarray:
         share = np.clip((np.nan_to_num(scores, nan=floor) - floor) / (top - floor), 0, 1)
         pixels = ramp(share)
-        pixels[..., 3] = np.clip(share * 4, 0, 1) * np.isfinite(scores)
+        pixels[..., 3] = np.clip(share * 3, 0, 1) * np.isfinite(scores)
         return pixels
 
     def paint(canvas: Any, axes: Any) -> None:
@@ -174,7 +178,14 @@ def score_map(scan: Scan, background: Scan | None, *, stem: str, label: str, alt
 
 
 def layer_map(
-    layer: Scan, score: Scan | None, background: Scan | None, *, layers: list[str], stem: str, alt: str
+    layer: Scan,
+    score: Scan | None,
+    background: Scan | None,
+    *,
+    layers: list[str],
+    stem: str,
+    alt: str,
+    floor: float = 0.0,
 ) -> Panel:
     """Draw which layer is best in each voxel, from dark for shallow to bright for deep.
 
@@ -183,7 +194,7 @@ def layer_map(
     layer : Scan
         Numbers of layers from 1, NaN elsewhere.
     score : Scan or None
-        Makes weak voxels transparent, and hides those at or below zero.
+        Makes weak voxels transparent, and hides those at or below `floor`.
     background : Scan or None
         The anatomy.
     layers : list of str
@@ -192,20 +203,21 @@ def layer_map(
         File name.
     alt : str
         Text alternative.
+    floor : float
+        Scores at and below are not shown.
 
     Returns
     -------
     Panel
     """
     palette = matplotlib.colormaps["plasma"](np.linspace(0.05, 0.95, len(layers)))
-    finite = score.values[np.isfinite(score.values)] if score is not None else np.empty(0)
-    top = max(float(np.percentile(finite, 95)), 1e-6) if finite.size else 1.0
+    top = peak(score) if score is not None else 1.0
 
     def colour(numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
         index = np.clip(np.nan_to_num(numbers, nan=1).astype(int) - 1, 0, len(layers) - 1)
         pixels = palette[index]
-        strength = np.clip(np.nan_to_num(scores) / (0.6 * top), 0, 1) if score is not None else 1.0
-        pixels[..., 3] = np.isfinite(numbers) * strength
+        rise = np.clip((np.nan_to_num(scores) - floor) / max((top - floor) / 3, 1e-6), 0, 1)
+        pixels[..., 3] = np.isfinite(numbers) * (rise if score is not None else 1.0)
         return pixels
 
     def paint(canvas: Any, axes: Any) -> None:
@@ -312,8 +324,8 @@ def _grey(background: Scan, points: np.ndarray) -> np.ndarray:
 
 def _silhouette(values: np.ndarray) -> np.ndarray:
     """Even grey where a map has values."""
-    pixels = np.full((*values.shape, 4), 0.45)
-    pixels[..., 3] = np.isfinite(values)
+    pixels = np.full((*values.shape, 4), 0.6)
+    pixels[..., 3] = 0.5 * np.isfinite(values)
     return pixels
 
 

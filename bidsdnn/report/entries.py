@@ -30,7 +30,8 @@ class Entry:
         Short names and labels as in the file name, without suffix and extension.
     suffix : str
     sidecar : dict
-        The parsed JSON file; for ``relmat`` files with ``_arrays``: condensed distances by name, and ``_items``.
+        The parsed JSON file; for ``relmat`` files with ``_arrays``, condensed distances by name, and
+        ``_items``, the names of the stimuli.
     """
 
     path: Path

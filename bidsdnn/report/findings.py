@@ -209,7 +209,8 @@ def _sentence(
     if np.isfinite(row.get("sem", np.nan)):
         score += f"\N{NO-BREAK SPACE}± {number(row['sem'])} (sem)"
     details = Markup(", ").join(Markup("{}").format(part) for part in _details(row, test, reliability))
-    if row["decided"] and np.isfinite(row["corrected"]) and row["corrected"] >= ALPHA:
+    unsure = row["decided"] and np.isfinite(row["corrected"]) and row["corrected"] >= ALPHA
+    if unsure or row[value] <= 0:
         template = "In <b>{}</b>, no layer {} above chance; the highest was <code>{}</code> of {}: {}, {}."
         return Markup(template).format(row["region"], verb, row["layer"], row["network"], score, details)
     template = "In <b>{}</b>, layer <code>{}</code> of {} {} best: <strong>{}</strong>, {}."

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bidsdnn.report.blocks import Block, attempt
-from bidsdnn.report.brains import Scan, best_layer, layer_map, read_scans, score_map
+from bidsdnn.report.brains import Scan, best_layer, layer_map, peak, read_scans, score_map
 from bidsdnn.report.drawing import Figure, slug
 from bidsdnn.report.entries import Entry, first, listed, pick
 from bidsdnn.report.figures import rdm_pictures
@@ -21,6 +21,8 @@ _VOXELS = {
     "reliability": ("Reliability of each voxel", "reliability",
                     "the agreement of a voxel's responses to repeated presentations of the same stimuli"),
 }  # fmt: skip
+# Share of the highest r from which voxels are coloured.
+_SHOWN_FROM = 0.25
 _LEFT = "Slices by their place in mm; the left of the picture is the left of the brain."
 
 
@@ -131,29 +133,32 @@ def _model_maps(entry: Entry, written: Path | None, base: Scan | None, stem: str
     layer = read_scans(written)[0] if written else layer
     model = str(entry.sidecar.get("Network") or entry.entities.get("model", "network"))
     stem = f"{stem}_model-{slug(model)}"
-    above = np.isfinite(layer.values) & (np.nan_to_num(score.values) > 0)
+    # The best of several layers lies above zero by chance alone; a clear brain shows where there is more.
+    floor = max(peak(score), 0.0) * _SHOWN_FROM
+    above = np.isfinite(layer.values) & (np.nan_to_num(score.values) > floor)
     tally = np.bincount(layer.values[above].astype(int), minlength=len(layers) + 1)[1:]
     shares = ", ".join(f"{name} in {n / max(above.sum(), 1):.0%}" for name, n in zip(layers, tally, strict=False))
     people = listed([entry], "Participants")
     over = f", mean over n = {count(len(people), 'participant')}" if people else ""
     finite = score.values[np.isfinite(score.values)]
-    rest = f"n = {count(finite.size, 'voxel')}. No test: voxels are not thresholded. No error bars. {_LEFT}"
+    rest = f"n = {count(finite.size, 'voxel')}. No test and no error bars. {_LEFT}"
     highest = number(float(finite.max())) if finite.size else "n/a"
     where = layer_map(
-        layer, score, base, layers=layers, stem=f"{stem}_stat-bestlayer",
-        alt=f"Slices with the best layer of {model} in each voxel. Where r is above zero: {shares}.",
+        layer, score, base, layers=layers, stem=f"{stem}_stat-bestlayer", floor=floor,
+        alt=f"Slices with the best layer of {model} in each voxel. Where r is above {number(floor)}: {shares}.",
     )  # fmt: skip
     much = score_map(
-        score, base, stem=f"{stem}_stat-pearsonr", label="r of the best layer",
+        score, base, stem=f"{stem}_stat-pearsonr", label="r of the best layer", floor=floor,
         alt=f"Slices with the highest r over the layers of {model}; the maximum is {highest}.",
     )  # fmt: skip
+    clear = f"voxels below r = {number(floor)}, a quarter of the highest, are left clear"
     caption_where = (
-        f"The layer that predicts each voxel best{over}; the fainter, the lower its r; nothing where r is not above "
-        f"zero. Of the voxels above zero: {shares}. {rest}"
+        f"The layer that predicts each voxel best{over}; the fainter, the lower its r; {clear}. "
+        f"Of the {count(above.sum(), 'coloured voxel')}: {shares}. {rest}"
     )
     caption_much = (
-        f"Cross-validated r of each voxel's best of {count(len(layers), 'layer')}{over}; taking the best lifts it "
-        f"slightly above zero everywhere. {rest}"
+        f"Cross-validated r of each voxel's best of {count(len(layers), 'layer')}{over}; {clear}, because taking the "
+        f"best lifts r above zero by chance. {rest}"
     )
     return [
         Figure((where,), f"Best layer in each voxel: {model}", caption_where, "wide"),
@@ -189,7 +194,8 @@ def rdm_blocks(entries: list[Entry], stem: str, problems: list[str]) -> list[Blo
 
 def _items(entry: Entry) -> list[str]:
     """Names of the stimuli, as text."""
-    return [x.decode() if isinstance(x, bytes) else str(x) for x in entry.sidecar["_arrays"].get("_items", ())]
+    items = entry.sidecar.get("_items", entry.sidecar["_arrays"].get("_items", ()))
+    return [item.decode() if isinstance(item, bytes) else str(item) for item in items]
 
 
 def _rdm_figure(entry: Entry, items: list[str], stem: str) -> list[Block]:

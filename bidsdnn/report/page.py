@@ -95,7 +95,7 @@ def _facts(results: list[Entry], log: Log) -> list[tuple[str, str]]:
             facts.append((name if len(labels) == 1 or name.endswith("s") else f"{name}s", ", ".join(labels)))
     if not any(name.startswith("Participant") for name, _ in facts) and listed(results, "Participants"):
         facts.insert(0, ("Participants", ", ".join(listed(results, "Participants"))))
-    return [*facts, ("Run", log.started)]
+    return [*facts, ("Run", log.started.replace("T", " "))]
 
 
 def _asked(results: list[Entry]) -> str:

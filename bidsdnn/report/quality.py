@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
@@ -15,10 +14,11 @@ from bidsdnn.report.methods import Reference, find
 
 # Half a millimetre of mean framewise displacement is where many studies drop a run.
 MOTION_LIMIT = 0.5
+_MAX_DOTS = 40
 
 
 def reliabilities(entries: list[Entry]) -> dict[str, float]:
-    """Reliability of the responses by region, empty where none was computed.
+    """Reliability of the responses by region, the mean over participants; empty where none was computed.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def reliabilities(entries: list[Entry]) -> dict[str, float]:
     if not found:
         return {}
     table = read_tables(found, "region", "reliability")
-    return dict(zip(table["region"], table["reliability"], strict=True))
+    return {str(region): float(value) for region, value in table.groupby("region")["reliability"].mean().items()}
 
 
 def reliability_blocks(entries: list[Entry], stem: str) -> list[Block]:
@@ -75,7 +75,7 @@ def _reliability_of_atlas(found: list[Entry], stem: str) -> list[Block]:
         "Reliability of each region's responses: the agreement of two halves of the presentations of each stimulus, "
         f"averaged over voxels. {', '.join(size + repeats)}. No test and no error bars: a description of the data."
     )
-    shown = known.nlargest(40, "reliability").sort_index()
+    shown = known.nlargest(_MAX_DOTS, "reliability").sort_index()
     panel = dots(
         dict(zip(shown["region"], shown["reliability"], strict=True)),
         stem=f"{stem}_reliability", label="reliability", alt="Reliability by region",
@@ -118,24 +118,39 @@ def run_blocks(entries: list[Entry], stem: str) -> list[Block]:
 
 
 def _motion(table: pd.DataFrame, stem: str) -> Figure:
-    """Mean and highest displacement of each run."""
-    several = table["sub"].nunique() > 1
-    pairs = zip(table["sub"], table["run"], strict=True)
-    names = [f"sub-{sub} run {run}" if several else f"run {run}" for sub, run in pairs]
+    """Mean and highest displacement of each run, or of each participant where there are many runs."""
+    shown = table.assign(max_fd=table["max_fd"] if "max_fd" in table else table["mean_fd"])
+    names, of = _run_names(table), "a run"
+    if len(table) > _MAX_DOTS and table["sub"].nunique() > 1:
+        shown = shown.groupby("sub", sort=False, as_index=False).agg({"mean_fd": "mean", "max_fd": "max"})
+        names, of = [f"sub {label}" for label in shown["sub"]], "a participant's runs"
     # Runs of several sessions may share a number.
     names = names if len(set(names)) == len(names) else [f"{name} ({i})" for i, name in enumerate(names, 1)]
-    upper = dict(zip(names, table["max_fd"], strict=True)) if "max_fd" in table else None
-    reach = np.nanmax(table["max_fd" if upper else "mean_fd"])
+    shown = shown.assign(name=names)
+    few = f" The {_MAX_DOTS} with the most motion." if len(shown) > _MAX_DOTS else ""
+    shown = shown.loc[shown["mean_fd"].nlargest(_MAX_DOTS).sort_index().index]
     panel = dots(
-        dict(zip(names, table["mean_fd"], strict=True)), upper=upper, stem=f"{stem}_motion",
-        label="framewise displacement (mm)", alt="Mean framewise displacement by run",
-        limit=MOTION_LIMIT if reach > MOTION_LIMIT / 2 else None,
+        dict(zip(shown["name"], shown["mean_fd"], strict=True)),
+        upper=dict(zip(shown["name"], shown["max_fd"], strict=True)),
+        stem=f"{stem}_motion", label="framewise displacement (mm)", alt="Mean framewise displacement",
+        limit=MOTION_LIMIT if shown["max_fd"].max() > MOTION_LIMIT / 2 else None,
     )  # fmt: skip
     caption = (
-        "Head motion: dots are the mean framewise displacement of a run, bars end at its maximum. "
+        f"Head motion: dots are the mean framewise displacement of {of}, bars end at the maximum.{few} "
         f"n = {count(len(table), 'run')}; no test. A dashed line marks {MOTION_LIMIT} mm where the axis reaches it."
     )
     return Figure((panel,), "Head motion", caption, "wide")
+
+
+def _run_names(table: pd.DataFrame) -> list[str]:
+    """Names of runs without the entities that all of them share."""
+    full = [
+        f"sub-{sub}_{run if '-' in run else f'run-{run}'}".split("_")
+        for sub, run in zip(table["sub"], table["run"], strict=True)
+    ]
+    shared = set.intersection(*(set(parts) for parts in full)) if len(full) > 1 else set()
+    short = [[part for part in parts if part not in shared and part != "sub-"] for parts in full]
+    return [" ".join(part.replace("-", " ", 1) for part in parts) or "run" for parts in short]
 
 
 def _summary(table: pd.DataFrame) -> Markup:

@@ -30,7 +30,7 @@ class Trust:
     n : str
         Size of the data.
     test : str
-        What p comes from, empty if none was computed.
+        What p comes from, short enough for a sentence; empty if none was computed.
     rule : str
         What makes a score stand out, and the correction behind it.
     bars : str
@@ -48,6 +48,11 @@ class Trust:
     def caption(self, mark: str) -> str:
         """Join size and rule; `mark` is what a figure sets off where the rule holds."""
         return f"{self.n}. {mark + ': ' if self.rule.startswith(('p ', 'q ')) else ''}{self.rule}"
+
+
+def _brief(test: str) -> str:
+    """A test without what follows a comma and a space; the comma in 1,000 stays."""
+    return test.split(", ")[0]
 
 
 def participant_trust(tables: list[Entry]) -> Trust:
@@ -68,7 +73,7 @@ def participant_trust(tables: list[Entry]) -> Trust:
     size = f"n = {count(stimuli, 'stimulus', 'stimuli')}" if stimuli else "n = 1 participant"
     said = ", ".join(f"{k} {v}" for k, v in folds.items()) if isinstance(folds, dict) else str(folds or "")
     rule = f"p < .05 ({test}), not corrected for the number of layers and regions." if test else "No p was computed."
-    return Trust(f"{size}; {said}" if said else size, test, rule, "No error bars: one participant.")
+    return Trust(f"{size}; {said}" if said else size, _brief(test), rule, "No error bars: one participant.")
 
 
 def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
@@ -88,7 +93,7 @@ def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
     listed = "n_participants" in table and table["n_participants"].notna().any()
     n = int(table["n_participants"].max()) if listed else len(first(tables, "Participants") or [])
     people = count(n, "participant")
-    draws, name = first(tables, "Permutations"), str(first(tables, "Test") or "sign flips")
+    draws, name = first(tables, "Permutations"), str(first(tables, "Test") or "sign flips, one-sided")
     enumerated = not isinstance(draws, int) or 2**n <= draws
     test = f"all {2**n:,} {name}" if enumerated else f"{draws:,} {name}"
     least = smallest_p(n, None if enumerated else draws)
@@ -96,9 +101,9 @@ def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
     if least >= ALPHA:
         rule = f"{lowest}: nothing can fall below .05, so these numbers describe and do not decide."
     else:
-        rule = f"q < .05 (one-sided p from {test}; {first(tables, 'Correction') or 'false discovery rate'}). {lowest}."
+        rule = f"q < .05 (p from {test}; {first(tables, 'Correction') or 'false discovery rate'}). {lowest}."
     bars = "Error bars: ± standard error of the mean over participants."
-    return Trust(f"n = {people}", test, rule, bars, least < ALPHA)
+    return Trust(f"n = {people}", _brief(test).split(" of ")[0], rule, bars, least < ALPHA)
 
 
 def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *, level: str) -> list[Block]:

@@ -54,7 +54,7 @@ class Output:
 
 SIDECAR = {
     "Layers": LAYERS, "Network": "demo+none+seed0", "NumberOfStimuli": 12, "CrossValidation": "5 folds over stimuli",
-    "Permutations": 1000, "Test": "label permutations", "Methods": "Ridge regression was fitted.",
+    "Permutations": 1000, "Test": "label permutations, one-sided", "Methods": "Ridge regression was fitted.",
     "References": ["ridge", "permutation", "Someone A (2020). A work of their own. Journal."],
     "Software": {"bidsdnn": "0.1.0", "torch": "2.9.1"},
 }  # fmt: skip

@@ -67,7 +67,7 @@ def standard(tmp_path_factory) -> tuple[str, Outline]:
 
 def group(output, n, *, q=0.01):
     people = [f"{i:02d}" for i in range(1, n + 1)]
-    sidecar = {**SIDECAR, "Permutations": 5000, "Test": "sign flips", "Participants": people,
+    sidecar = {**SIDECAR, "Permutations": 5000, "Test": "sign flips of the scores, one-sided", "Participants": people,
                "Omitted": ["sub-09 was left out: no results."]}  # fmt: skip
     entities = {"task": "view", "space": "S", "atlas": "demo", "model": "demo+none+seed0"}
     table = encoding_table().assign(n_participants=n, sem=0.02, t=5.0, p=2.0**-n, q=q)
@@ -143,7 +143,7 @@ def test_captions_say_n_test_correction_and_error_bars(standard):
         assert "test" in caption or "permutations" in caption
     profile = next(c for c in captions if "by layer, from shallow to deep" in c)
     assert "n = 12 stimuli; 5 folds over stimuli." in profile
-    assert "p &lt; .05 (1,000 label permutations), not corrected" in profile and "No error bars" in profile
+    assert "p &lt; .05 (1,000 label permutations, one-sided), not corrected" in profile and "No error bars" in profile
 
 
 @pytest.mark.parametrize("evil", [EVIL, '"><script>alert(1)</script>', "a$b_c$ & {{ 7 * 7 }}"])
@@ -175,9 +175,18 @@ def test_pictures_are_also_files_and_the_same_bytes_each_time(output, log):
         assert b"var(--" not in content
 
 
-def test_nothing_is_left_beside_the_page(output, log):
+def test_a_page_that_cannot_be_replaced_stays_whole(output, log, monkeypatch):
     path = write(output, log)
-    assert not [p for p in path.parent.iterdir() if p.name.endswith(".tmp")]
+    before = path.read_bytes()
+
+    def refuse(self, target):
+        raise PermissionError(target)
+
+    monkeypatch.setattr(type(path), "replace", refuse)
+    with pytest.raises(PermissionError):
+        write(output, replace(log, warnings=("new",)))
+    assert path.read_bytes() == before
+    assert not [other for other in path.parent.iterdir() if other.name.endswith(".tmp")]
 
 
 def test_a_failed_participant_gets_a_page_with_its_errors(output, log):
@@ -233,7 +242,11 @@ def test_group_states_n_error_bars_and_the_smallest_p(output, log):
         in text
     )
     caption = next(c for c in re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL) if "from shallow" in c)
-    assert "n = 8 participants" in caption and "q &lt; .05" in caption and "false discovery rate" in caption
+    assert (
+        "n = 8 participants" in caption
+        and "q &lt; .05 (p from all 256 sign flips of the scores, one-sided; " in caption
+        and "false discovery rate" in caption
+    )
     assert "standard error of the mean" in caption and "The smallest p that 8 participants can give is .004" in caption
     assert "Grey: the participants." in caption
     assert "sub-09 was left out: no results." in text and "01, 02, 03" in text
@@ -300,3 +313,46 @@ def test_long_tables_are_cut_and_say_so():
     table = data_table(pd.DataFrame({"layer": ["a"] * (MAX_ROWS + 1), "p": 0.5}), "t")
     assert len(table.rows) == MAX_ROWS and f"of {MAX_ROWS + 1:,} rows" in table.note
     assert table.rows[0] == (("a", "a"), (".500", "0.5"))
+
+
+def test_matrices_of_a_network_take_the_order_of_the_brain(standard):
+    html, _ = standard
+    captions = re.findall(r"<figcaption>(Dissimilarity.*?)</figcaption>", html, re.DOTALL)
+    assert len(captions) == 2 and all("n = 12 stimuli, in the same order everywhere" in c for c in captions)
+
+
+def test_motion_of_many_runs_is_drawn_by_participant(output, log):
+    runs = [f"task-view_run-{i}" for i in range(1, 16)]
+    for label in ("01", "02", "03"):
+        table = pd.DataFrame({"run": runs, "mean_fd": 0.1 * int(label), "max_fd": 0.9})
+        output.table(table, "quality", **ENTITIES | {"sub": label})
+    html, _ = read(output, log, level="group")
+    assert "Mean framewise displacement: sub 01 0.1, sub 02 0.2, sub 03 0.3." in html
+    assert "of a participant&#39;s runs" in html and "n = 45 runs" in html
+
+
+def test_runs_are_named_by_what_tells_them_apart(output, log):
+    table = pd.DataFrame({"run": ["ses-1_task-view_run-1", "ses-2_task-view_run-1"], "mean_fd": [0.1, 0.2]})
+    output.table(table, "quality", **ENTITIES)
+    html, _ = read(output, log)
+    assert "Mean framewise displacement: ses 1 0.1, ses 2 0.2." in html
+
+
+def test_reliability_at_the_group_is_the_mean_of_its_participants(output, log):
+    group(output, 8)
+    for label, value in (("01", 0.4), ("02", 0.6)):
+        table = pd.DataFrame({"region": ["early", "late"], "reliability": value})
+        output.table(table, "reliability", **ENTITIES | {"sub": label}, atlas="demo")
+    _, outline = read(output, log, level="group")
+    assert "reliability .50" in outline.text
+
+
+def test_weak_voxels_are_left_clear_and_the_caption_says_from_where(output, log):
+    data = np.full((6, 6, 6, 2), 0.05)
+    data[3:, ..., 0] = 0.8
+    model = {"model": "m", "task": "view", "space": "S", "sub": "01"}
+    output.map(data, "pearsonr", "encoding", {"Layers": ["a", "b"]}, **model)
+    output.table(encoding_table(network="m"), "encoding", SIDECAR, **model, atlas="demo")
+    _, outline = read(output, log)
+    assert "voxels below r = .20, a quarter of the highest, are left clear" in outline.text
+    assert "Of the 108 coloured voxels: a in 100%, b in 0%." in outline.text

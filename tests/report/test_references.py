@@ -12,8 +12,8 @@ def test_citation_names_each_work_once_in_both_forms():
     assert markdown.splitlines() == [
         "- Hoerl AE, Kennard RW (1970). Ridge regression: biased estimation for nonorthogonal problems. "
         "Technometrics, 12(1), 55-67. doi:10.1080/00401706.1970.10488634",
-        "- Kriegeskorte N, Mur M, Bandettini P (2008). Representational similarity analysis - connecting the branches of "
-        "systems neuroscience. Frontiers in Systems Neuroscience, 2, 4. doi:10.3389/neuro.06.004.2008",
+        "- Kriegeskorte N, Mur M, Bandettini P (2008). Representational similarity analysis - connecting the "
+        "branches of systems neuroscience. Frontiers in Systems Neuroscience, 2, 4. doi:10.3389/neuro.06.004.2008",
     ]
     assert re.findall(r"@article\{(\w+),", bibtex) == ["ridge", "rsa"]
     assert "author = {Hoerl, Arthur E. and Kennard, Robert W.}" in bibtex

@@ -1,0 +1,299 @@
+"""Bad input gets one line that names the file, the value and the fix, a documented exit status, and nothing half-written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsdnn.cli import main
+from bidsdnn.spaces import write_nifti
+
+FUNC = "derivatives/fmriprep/sub-{0}/func/sub-{0}_task-objects_run-{1}_{2}"
+BOLD = "space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
+DEMO = ["--network", "demo"]
+
+
+@pytest.fixture
+def bids(demo_dataset, tmp_path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(demo_dataset, tmp_path / "bids", symlinks=True))
+
+
+@dataclass
+class Said:
+    """Exit status and the error's lines."""
+
+    status: int
+    lines: list[str]
+    err: str
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        err = capsys.readouterr().err
+        return Said(status, [line for line in err.splitlines() if line.startswith("bidsdnn: ")], err)
+
+    return call
+
+
+def no_half_files(out: Path) -> bool:
+    """Whether nothing but finished files and locks is there."""
+    hidden = [path.name for path in out.rglob(".*") if path.is_file() and path.name != ".bidsignore"]
+    return all(name.endswith(".lock") for name in hidden)
+
+
+def refused(said, status, pattern):
+    assert said.status == status, said.err
+    assert len(said.lines) == 1, said.err
+    assert re.search(pattern, said.lines[0]), said.lines[0]
+    assert "Traceback" not in said.err
+
+
+def test_missing_folder(run, tmp_path):
+    refused(run(tmp_path / "none", tmp_path / "out", "participant"), 2, "none: no such folder")
+
+
+def test_no_bids(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    refused(
+        run(tmp_path / "in", tmp_path / "out", "participant"), 16, "dataset_description.json.*--skip-bids-validation"
+    )
+
+
+def test_output_equal_to_input(run, bids):
+    refused(run(bids, bids, "participant"), 2, "derivatives/bidsdnn")
+
+
+def test_unknown_level(run, bids, tmp_path):
+    refused(run(bids, tmp_path / "out", "session"), 17, "'session' is unknown; choose one of dnn, participant, group")
+
+
+def test_missing_words(run, bids):
+    refused(run(bids), 2, "out_dir is missing")
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        (["--participant-label", "99"], "99.*its participants are 01, 02"),
+        (["--task-id", "rest"], "rest.*objects"),
+        (["--space", "T1w"], "T1w.*MNI152NLin2009cAsym"),
+        (["--run-label", "9"], "9.*run-1"),
+    ],
+)
+def test_filters_that_select_nothing(run, demo_dataset, tmp_path, options, pattern):
+    refused(run(demo_dataset, tmp_path / "out", "participant", *DEMO, *options), 18, pattern)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_derivatives(run, bids, tmp_path):
+    shutil.rmtree(bids / "derivatives")
+    refused(run(bids, tmp_path / "out", "participant", *DEMO), 66, "run fMRIPrep, give its output with -d .*--raw-bold")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_derivative_without_description_works_with_a_warning(run, bids, tmp_path):
+    (bids / "derivatives" / "fmriprep" / "dataset_description.json").unlink()
+    said = run(
+        bids, tmp_path / "out", "participant", "--network", "none", "--participant-label", "01", "--run-label", "1"
+    )
+    assert said.status == 0
+    assert re.search(r"WARNING.*fmriprep.*dataset_description\.json", said.err)
+
+
+def test_no_events(run, bids, tmp_path):
+    for path in bids.rglob("*_events.tsv"):
+        path.unlink()
+    refused(run(bids, tmp_path / "out", "participant", *DEMO), 66, "run-.*events.tsv: no events file")
+
+
+def test_no_usable_stimulus_column(run, bids, tmp_path):
+    for path in bids.rglob("*_events.tsv"):
+        rows = [line.split("\t")[:2] for line in path.read_text().splitlines()]
+        path.write_text("".join("\t".join([*row, "x" if i == 0 else "1"]) + "\n" for i, row in enumerate(rows)))
+    refused(run(bids, tmp_path / "out", "participant", *DEMO), 65, "onset, duration, x.*--stimulus-column")
+    refused(run(bids, tmp_path / "out", "participant", *DEMO, "--stimulus-column", "y"), 65, "'y' does not exist")
+
+
+def test_stimuli_missing_on_disk(run, bids, tmp_path):
+    for path in sorted((bids / "stimuli").iterdir())[:7]:
+        path.unlink()
+    refused(
+        run(bids, tmp_path / "out", "dnn", *DEMO),
+        66,
+        r"7 of 24 stimuli are not there \((\S+, ){5}\.\.\.\); .*--stimuli-dir",
+    )
+    assert not list((tmp_path / "out").glob("stimuli/*"))
+
+
+def test_stimuli_that_datalad_has_not_got(run, bids, tmp_path):
+    first = min((bids / "stimuli").iterdir())
+    first.unlink()
+    first.symlink_to("../.git/annex/objects/xx/key")
+    refused(run(bids, tmp_path / "out", "dnn", *DEMO), 66, f"{first.name}.*datalad get")
+
+
+def test_a_stimulus_that_leaves_its_folder(run, bids, tmp_path):
+    path = min(bids.rglob("*_events.tsv"))
+    lines = path.read_text().splitlines()
+    column = lines[0].split("\t").index("stim_file")
+    row = lines[1].split("\t")
+    row[column] = "../dataset_description.json"
+    path.write_text("\n".join([lines[0], "\t".join(row), *lines[2:]]) + "\n")
+    said = run(bids, tmp_path / "out", "dnn", *DEMO)
+    refused(said, 65, r"\.\./dataset_description\.json.*leaves the stimuli folder")
+
+
+def test_a_truncated_image(run, bids, tmp_path):
+    path = min((bids / "stimuli").iterdir())
+    path.write_bytes(path.read_bytes()[:200])
+    refused(run(bids, tmp_path / "out", "dnn", *DEMO), 65, f"{path.name}: ")
+    assert no_half_files(tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.h5"))
+
+
+def test_a_truncated_bold_stops_one_participant_of_two(run, bids, tmp_path):
+    path = bids / FUNC.format("01", "2", BOLD)
+    path.write_bytes(path.read_bytes()[:20_000])
+    said = run(bids, tmp_path / "out", "participant", *DEMO, "--permutations", "10")
+    refused(said, 1, f"sub-01: .*{path.name}: image is truncated or damaged")
+    assert next((tmp_path / "out").glob("sub-02/func/*desc-encoding_results.tsv"))
+    assert not list((tmp_path / "out").glob("sub-01/func/*encoding*"))
+    assert "truncated" in (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
+    assert next((tmp_path / "out").glob("logs/*/crash-sub-01.txt")).read_text().count("Traceback")
+    assert no_half_files(tmp_path / "out")
+    alone = run(bids, tmp_path / "out", "participant", *DEMO, "--participant-label", "01")
+    refused(alone, 65, "truncated")
+
+
+def test_a_broken_events_file_stops_one_participant_of_two(run, bids, tmp_path):
+    path = min(bids.glob("sub-02/func/*_events.tsv"))
+    path.write_text(path.read_text().replace("\n", "\nsoon", 1))
+    said = run(bids, tmp_path / "out", "participant", "--network", "none", "--analysis", "rsa")
+    refused(said, 1, f"sub-02: .*{path.name}: onset 'soon.*row 1")
+    assert (tmp_path / "out" / "sub-01" / "func").is_dir()
+
+
+def change_bold(bids, change):
+    path = bids / FUNC.format("01", "1", BOLD)
+    image = nib.load(path)
+    write_nifti(path, change(image.get_fdata(dtype=np.float32)), image.affine, tr=2.0)
+    return path
+
+
+ONE_RUN = ["--participant-label", "01", "--run-label", "1", "--permutations", "10"]
+
+
+def test_a_bold_that_is_all_nan(run, bids, tmp_path):
+    path = change_bold(bids, lambda data: np.full_like(data, np.nan))
+    refused(
+        run(bids, tmp_path / "out", "participant", *DEMO, *ONE_RUN), 65, f"{path.name}: every voxel in the mask has NaN"
+    )
+
+
+def test_a_bold_without_time(run, bids, tmp_path):
+    path = change_bold(bids, lambda data: data[..., :3])
+    said = run(bids, tmp_path / "out", "participant", *DEMO, *ONE_RUN)
+    refused(said, 65, f"{path.name}: 3 volumes are no time series")
+
+
+def test_confounds_shorter_than_the_bold(run, bids, tmp_path):
+    change_bold(bids, lambda data: np.concatenate([data, data], axis=3))
+    said = run(bids, tmp_path / "out", "participant", *DEMO, *ONE_RUN)
+    refused(said, 65, r"desc-confounds_timeseries\.tsv: \d+ rows for the \d+ volumes")
+
+
+def test_constant_voxels_are_counted_and_not_scored(run, bids, tmp_path):
+    def freeze(data):
+        data = data.copy()
+        data[: data.shape[0] // 2] = 500.0
+        return data
+
+    change_bold(bids, freeze)
+    said = run(bids, tmp_path / "out", "participant", *DEMO, *ONE_RUN)
+    assert said.status == 0, said.err
+    quality = next((tmp_path / "out").glob("sub-01/func/*desc-quality_results.tsv")).read_text().splitlines()
+    counted = dict(zip(quality[0].split("\t"), quality[1].split("\t"), strict=True))
+    assert int(counted["n_voxels_constant"]) > 10
+    r = nib.load(next((tmp_path / "out").glob("sub-01/func/*stat-pearsonr*.nii.gz"))).get_fdata()
+    half = r.shape[0] // 2
+    assert np.isnan(r[:half]).all()
+    assert np.isfinite(r[half:]).any()
+
+
+def test_fewer_stimuli_than_folds(run, bids, tmp_path):
+    keep = sorted(path.name for path in (bids / "stimuli").iterdir())[:6]
+    options = ["--event-filter", f"stim_file in {keep!r}".replace("'", '"')]
+    said = run(bids, tmp_path / "out", "participant", *DEMO, *options, "--participant-label", "01")
+    refused(said, 65, r"6 distinct stimuli for 10 folds; .*n_splits")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "pattern"),
+    [
+        (["--network", "alexnett"], 2, "did you mean alexnet"),
+        (["--network", "demo", "--layer", "conv9"], 2, "conv9.*did you mean conv"),
+        (["--network", "demo", "--layer", "vgg:conv1"], 2, "no network is called 'vgg'"),
+        (["--network", "demo", "demo"], 2, "stands twice"),
+        (["--network", "demo", "--analysis", "encodin"], 2, "did you mean encoding"),
+        (["--network", "demo", "--response", "lsss"], 2, "did you mean lss"),
+        (["--network", "demo", "--event-filter", "trial_type =="], 2, "event-filter"),
+        (["--network", "demo", "--atlas", "none.nii.gz"], 66, "none.nii.gz"),
+        (["--network", "demo", "--mem-mb", "5"], 2, "--mem-mb 5: one run needs about"),
+        (["--network", "resnet18", "--weights", "w.pth"], 2, "w.pth"),
+    ],
+)
+def test_misspelt_options(run, demo_dataset, tmp_path, options, status, pattern):
+    refused(run(demo_dataset, tmp_path / "out", "participant", "--participant-label", "01", *options), status, pattern)
+
+
+def test_misspelt_key_of_the_configuration(run, bids, tmp_path):
+    (tmp_path / "c.toml").write_text('layers = ["conv1"]\n')
+    said = run(bids, tmp_path / "out", "participant", "--config-file", tmp_path / "c.toml")
+    refused(said, 2, r"c\.toml: unknown key 'layers'; did you mean layer")
+
+
+def test_weights_that_cannot_be_had_offline(run, demo_dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    # A port that nothing listens on: no request leaves this machine.
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    said = run(demo_dataset, tmp_path / "out", "dnn", "--network", "alexnet")
+    refused(said, 66, "alexnet.*bidsdnn-fetch alexnet.*TORCH_HOME")
+
+
+def test_an_output_that_cannot_be_written(run, demo_dataset, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where a folder should be")
+    said = run(demo_dataset, blocked / "out", "dnn", *DEMO)
+    refused(said, 73, "cannot be written")
+
+
+def test_a_group_of_one_is_refused(run, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished.out, out)
+    shutil.rmtree(out / "sub-02")
+    refused(
+        run(finished.bids, out, "group", *finished.options), 66, "1 of 2 participants have results; a group needs two"
+    )
+
+
+def test_dnn_without_network(run, demo_dataset, tmp_path):
+    refused(run(demo_dataset, tmp_path / "out", "dnn", "--network", "none"), 2, "name a network")
+
+
+def test_same_atlas_twice(run, demo_dataset, tmp_path):
+    atlas = next(demo_dataset.glob("derivatives/planted/tpl-*/anat/*_dseg.nii.gz"))
+    said = run(demo_dataset, tmp_path / "out", "participant", *DEMO, "--atlas", atlas, atlas, *ONE_RUN)
+    refused(said, 2, "second atlas is called planted")

@@ -1,0 +1,91 @@
+"""Configuration: strict, flags over file, and the resolved file repeats the run."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bidsdnn.config import Config, NetworkSpec, load_toml, resolve_config, to_toml
+from bidsdnn.errors import ConfigError
+
+LEAST = {"bids_dir": "in", "out_dir": "out", "analysis_level": "participant"}
+
+
+def test_defaults_need_three_words():
+    config = resolve_config(LEAST)
+    assert config.network == ("alexnet",)
+    assert config.analysis == ("encoding", "rsa")
+    assert config.permutations == 1000
+    assert config.bids_dir == Path("in").absolute()
+
+
+def test_resolved_file_reads_back_equal():
+    config = resolve_config(
+        {
+            **LEAST,
+            "participant_label": ["01", "02"],
+            "derivatives": {"fmriprep": "/data/x"},
+            "network": ["a=resnet18@none", "vgg16"],
+            "parameters": {"encoding": {"n_splits": 5}},
+            "high_pass": 100.0,
+            "event_filter": "trial_type == 'object'",
+        }
+    )
+    assert resolve_config(tomllib.loads(to_toml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nprocs": "3"}, "nprocs = '3'"),
+        ({"permutations": 0}, "permutations = 0"),
+        ({"device": "tpu"}, "device = 'tpu'"),
+        ({"out_dir": "in"}, "derivatives/bidsdnn"),
+        ({"out_dir": "in/results"}, "lies in the input dataset"),
+        ({"work_dir": "in/work"}, "work_dir"),
+        ({"network": ["none", "alexnet"]}, "stands alone"),
+        ({"network": ["a b=alexnet"]}, "alias"),
+        ({"network": ["@none"]}, "names no network"),
+        ({"raw_bold": 1}, "raw_bold = 1"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(values, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve_config({**LEAST, **values})
+    assert "\n" not in str(caught.value)
+
+
+def test_output_in_derivatives_of_the_input_is_allowed():
+    assert resolve_config({**LEAST, "out_dir": "in/derivatives/bidsdnn"}).out_dir.name == "bidsdnn"
+
+
+def test_misspelt_key_of_the_file_gets_the_closest(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('netwrok = ["alexnet"]\n')
+    with pytest.raises(ConfigError, match=r"c\.toml: unknown key 'netwrok'; did you mean network"):
+        load_toml(path)
+    path.write_text("network = [\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_toml(path)
+    with pytest.raises(ConfigError, match="No such file"):
+        load_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("alexnet", ("alexnet", "DEFAULT", None)),
+        ("alexnet@none", ("alexnet", "none", None)),
+        ("mine=net.py:build@w.pth", ("net.py:build", "w.pth", "mine")),
+    ],
+)
+def test_network_syntax(text, expected):
+    spec = NetworkSpec.parse(text, weights="DEFAULT")
+    assert (spec.name, spec.weights, spec.alias) == expected
+
+
+def test_network_none_asks_for_no_network():
+    assert resolve_config({**LEAST, "network": ["none"]}).networks == ()
+    assert isinstance(resolve_config(LEAST), Config)
