@@ -1,4 +1,4 @@
-"""Bad input gets one line that names the file, the value and the fix, a documented exit status, and nothing half-written."""
+"""Bad input gets one line that names file, value and fix, a documented exit status, and nothing half-written."""
 
 from __future__ import annotations
 
