@@ -1,0 +1,150 @@
+"""Encoding and RSA on arrays: planted truth, references written out, and what cannot be scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.distance import pdist
+from scipy.stats import kstest, spearmanr
+
+from bidsdnn.analyses import encoding, region_rdms, reliability, rsa, seed_for
+from bidsdnn.errors import DataError
+from bidsdnn.methods.models import Ridge
+from bidsdnn.methods.predict import cross_predict, kfold, pearsonr, training_means
+from bidsdnn.parallel import serial
+from bidsdnn.patterns import Group, Patterns
+
+IDS = [f"s{i:02d}" for i in range(40)]
+
+
+def brain(values):
+    return Patterns(pd.DataFrame({"stimulus_id": IDS[: len(values)]}), (Group("brain", values),))
+
+
+def layers(**values):
+    items = pd.DataFrame({"stimulus_id": IDS[: len(next(iter(values.values())))]})
+    return Patterns(items, tuple(Group(name, value, "net") for name, value in values.items()))
+
+
+@pytest.fixture
+def planted():
+    rng = np.random.default_rng(0)
+    right, wrong = rng.normal(size=(40, 300)), rng.normal(size=(40, 300))
+    right[:, :3] *= 12
+    responses = (right[:, :3] @ rng.normal(size=(3, 20)) / 12 + rng.normal(size=(40, 20))).astype(np.float32)
+    return layers(right=right, wrong=wrong), brain(responses)
+
+
+OPTIONS = {"permutations": 99, "seed": 1, "map": serial}
+
+
+def test_encoding_finds_the_planted_layer(planted):
+    x, y = planted
+    regions = {"a": {"all": np.ones(20, dtype=bool)}}
+    result = encoding(x, y, regions=regions, **OPTIONS)
+    table = result.tables["encoding"].set_index("layer")
+    assert table.loc["right", "pearsonr"] > 0.4
+    assert table.loc["right", "p"] == 0.01
+    assert table.loc["wrong", "pearsonr"] < 0.1
+    assert table.loc["wrong", "p"] > 0.05
+    best = next(m for m in result.maps if m.stat == "bestlayer")
+    assert (best.values == 1).mean() > 0.9
+    folds = result.tables["encodingfolds"]
+    assert len(folds) == 2 * 10
+    assert folds.groupby("layer")["pearsonr"].mean()["right"] > 0.3
+
+
+def test_encoding_through_the_rotation_is_encoding_from_the_units(planted):
+    x, y = planted
+    regions = {"": {"brain": np.ones(20, dtype=bool)}}
+    result = encoding(x, y, regions=regions, n_splits=5, **OPTIONS)
+    splits = kfold(40, 5, seed=seed_for(1, "folds"))
+    model = Ridge(seed=seed_for(1, "encoding"))
+    predicted = cross_predict(model, x.groups[0].values, y.values, splits)
+    means = training_means(y.values, splits)
+    np.testing.assert_allclose(result.maps[0].values[0], pearsonr(predicted - means, y.values - means), atol=1e-5)
+
+
+def test_columns_that_cannot_be_scored_are_nan_and_counted(planted):
+    x, y = planted
+    values = y.values.copy()
+    values[:, 0], values[:, 1], values[5, 2] = 3.0, np.nan, np.inf
+    regions = {"a": {"some": np.arange(20) < 6, "bad": np.arange(20) < 3, "empty": np.zeros(20, dtype=bool)}}
+    result = encoding(x, brain(values), regions=regions, **OPTIONS)
+    assert np.isnan(result.maps[0].values[:, :3]).all()
+    assert np.isfinite(result.maps[0].values[:, 3:]).all()
+    table = result.tables["encoding"]
+    assert table.groupby("region")["n_voxels"].first().to_dict() == {"bad": 0, "empty": 0, "some": 3}
+    unscored = table[table["region"] != "some"]
+    assert unscored[["pearsonr", "r2", "p"]].isna().all(axis=None)
+    assert result.sidecar["NumberOfVoxelsNotScored"] == 2
+
+
+def test_fewer_stimuli_than_folds():
+    x, y = layers(a=np.ones((6, 3))), brain(np.ones((6, 2)))
+    with pytest.raises(DataError, match="6 distinct stimuli for 10 folds"):
+        encoding(x, y, regions={}, **OPTIONS)
+    with pytest.raises(DataError, match="RSA needs 4"):
+        rsa(None, brain(np.ones((3, 2))), regions={}, **OPTIONS)
+
+
+def test_rsa_is_the_rank_correlation_of_scipys_distances(planted):
+    x, y = planted
+    regions = {"a": {"all": np.ones(20, dtype=bool), "one": np.arange(20) == 0}}
+    result = rsa(x, y, regions=regions, **OPTIONS)
+    table = result.tables["rsa"].set_index(["comparison", "layer", "region"])
+    expected = spearmanr(pdist(x.groups[0].values, "correlation"), pdist(y.values, "correlation")).statistic
+    assert table.loc[("spearman", "right", "all"), "similarity"] == pytest.approx(expected, abs=1e-9)
+    expected = np.corrcoef(pdist(x.groups[1].values, "correlation"), pdist(y.values, "correlation"))[0, 1]
+    assert table.loc[("pearson", "wrong", "all"), "similarity"] == pytest.approx(expected, abs=1e-9)
+    assert np.isnan(table.loc[("spearman", "right", "one"), "similarity"])
+    ids, rdms = result.arrays["a"]
+    assert ids == IDS
+    np.testing.assert_allclose(rdms["all"], pdist(y.values, "correlation"), atol=1e-9)
+    assert np.isnan(rdms["one"]).all()
+
+
+def test_rsa_without_network_gives_the_regions_rdms(planted):
+    _, y = planted
+    result = rsa(None, y, regions={"": {"brain": np.ones(20, dtype=bool)}}, **OPTIONS)
+    assert result.tables == {}
+    assert set(result.arrays[""][1]) == {"brain"}
+
+
+def test_unusable_voxels_do_not_enter_rdms(planted):
+    values = planted[1].values.copy()
+    values[3, 0] = np.nan
+    rdms = region_rdms(brain(values), {"all": np.ones(20, dtype=bool)})
+    np.testing.assert_allclose(rdms["all"], pdist(values[:, 1:], "correlation"), atol=1e-9)
+
+
+def test_reliability_of_a_region_is_the_mean_of_its_voxels():
+    y = Patterns(pd.DataFrame({"stimulus_id": ["a", "b"], "n_repeats": [2, 1]}), (Group("brain", np.ones((2, 3))),))
+    result = reliability(y, np.array([0.2, 0.4, np.nan]), regions={"x": {"all": np.ones(3, dtype=bool)}})
+    row = result.tables["reliability"].iloc[0]
+    assert row["reliability"] == pytest.approx(0.3)
+    assert (row["n_voxels"], row["n_stimuli"], row["n_repeats"]) == (2, 1, 1.5)
+
+
+def test_seeds_differ_by_name_and_not_by_time():
+    assert seed_for(0, "a") == seed_for(0, "a")
+    assert len({seed_for(0, "a"), seed_for(0, "b"), seed_for(1, "a"), seed_for(0, "a", "b"), seed_for(0, "ab")}) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("analysis", [encoding, rsa])
+def test_p_is_uniform_on_noise(analysis):
+    """1,000 seeded simulations: nothing relates network and brain."""
+    regions = {"a": {"all": np.ones(6, dtype=bool)}}
+    found = []
+    for simulation in range(1000):
+        rng = np.random.default_rng([7, simulation])
+        x, y = layers(a=rng.normal(size=(20, 30))), brain(rng.normal(size=(20, 6)))
+        options = {"n_splits": 5, "inner_splits": 3} if analysis is encoding else {"comparisons": ["spearman"]}
+        result = analysis(x, y, regions=regions, permutations=99, seed=simulation, map=serial, **options)
+        found.append(result.tables[result.analysis]["p"].iloc[0])
+    # p takes the values .01, .02, ... 1: spread each over its step to compare with a continuous uniform.
+    spread = np.array(found) - np.random.default_rng(0).random(1000) / 100
+    assert kstest(spread, "uniform").pvalue > 0.01
+    assert 0.03 <= np.mean(np.array(found) <= 0.05) <= 0.07

@@ -1,0 +1,120 @@
+"""The command line: help at once, both spellings, lists, and statuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bidsdnn import __version__, cli
+from bidsdnn.errors import ConfigError, UnknownLevelError
+
+
+def parse(*arguments):
+    return cli.settings(cli.parser().parse_args([*arguments]))
+
+
+def test_help_is_there_at_once():
+    best = min(_seconds("--help") for _ in range(3))
+    assert best < 0.5
+
+
+def _seconds(*arguments):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "bidsdnn", *arguments], capture_output=True, check=True)
+    return time.perf_counter() - start
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"bidsdnn v{__version__}\n"
+
+
+@pytest.mark.parametrize("spelling", ["--participant-label", "--participant_label"])
+def test_classic_flags_in_both_spellings(spelling):
+    values = parse("in", "out", "participant", spelling, "sub-01", "02", "--n_cpus", "2", "--notrack")
+    assert values["participant_label"] == ["01", "02"]
+    assert values["nprocs"] == 2
+    assert "notrack" not in values
+
+
+def test_every_flag_of_several_words_has_both_spellings():
+    for action in cli.parser()._actions:
+        for flag in action.option_strings:
+            if flag.startswith("--") and "-" in flag[2:]:
+                assert "--" + flag[2:].replace("-", "_") in action.option_strings
+
+
+@pytest.mark.parametrize(("text", "mb"), [("8000", 8000), ("8G", 8000), ("8GB", 8000), ("0.5T", 500000), ("2048k", 2)])
+def test_memory_with_units(text, mb):
+    assert parse("in", "out", "participant", "--mem", text)["mem_mb"] == mb
+
+
+def test_memory_without_sense(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["in", "out", "participant", "--mem-mb", "lots"])
+    assert stop.value.code == 2
+    assert "'lots' is no amount of memory" in capsys.readouterr().err
+
+
+def test_derivatives_by_name_or_by_folder():
+    assert parse("i", "o", "dnn", "-d", "fmriprep=/a/b", "/c/xcp")["derivatives"] == {
+        "fmriprep": "/a/b",
+        "xcp": "/c/xcp",
+    }
+    with pytest.raises(ConfigError, match="stands twice"):
+        parse("i", "o", "dnn", "-d", "a=/x", "/y/a")
+
+
+def test_flags_win_over_the_file(tmp_path):
+    (tmp_path / "c.toml").write_text('bids_dir = "a"\nout_dir = "b"\nanalysis_level = "dnn"\npermutations = 5\n')
+    values = parse("--config-file", str(tmp_path / "c.toml"), "--permutations", "7")
+    assert (values["bids_dir"], values["analysis_level"], values["permutations"]) == ("a", "dnn", 7)
+    with pytest.raises(UnknownLevelError, match="'session' is unknown"):
+        parse("in", "out", "session")
+
+
+@pytest.mark.parametrize("what", cli.LISTS)
+def test_lists_need_no_dataset(what, capsys):
+    assert cli.main(["--list", what, "--network", "demo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    expected = {"networks": "alexnet", "layers": "* conv1", "analyses": "encoding\t", "models": "ridge\t",
+                "responses": "lss\t", "dissimilarities": "correlation\t", "similarities": "spearman\t"}  # fmt: skip
+    assert any(line.startswith(expected[what]) for line in lines)
+    assert what in ("networks", "layers") or all(line.split("\t")[1] for line in lines)
+
+
+def test_demo_and_fetch_answer_in_one_line(tmp_path, capsys, monkeypatch):
+    assert cli.demo([str(tmp_path / "d"), "--participants", "1", "--stimuli", "12", "--spaces", "moon"]) == 2
+    assert "moon" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert cli.demo([str(tmp_path / "full")]) == 73
+    assert cli.fetch(["alexnett"]) == 2
+    assert "did you mean alexnet" in capsys.readouterr().err
+    path = tmp_path / "w.pth"
+    monkeypatch.setattr("bidsdnn.networks.zoo.fetch_weights", lambda names, folder, progress: [path])
+    assert cli.fetch(["alexnet", "--dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(path), f"export TORCH_HOME={tmp_path}"]
+
+
+def test_interrupting_is_no_error(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupt)
+    assert cli.main(["in", "out", "participant"]) == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_a_bug_shows_its_traceback(monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["in", "out", "participant"])
