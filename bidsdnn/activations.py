@@ -16,7 +16,7 @@ from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest
 from bidsdnn.networks import extract, zoo
 from bidsdnn.networks.network import Network
-from bidsdnn.parallel import Map
+from bidsdnn.parallel import Map, available_cpus
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.stimuli import Stimuli, file_sha256
 
@@ -123,7 +123,7 @@ def ensure(
                     everything,
                     wanted,
                     temporary,
-                    workers=config.nprocs or 1,
+                    workers=config.nprocs or available_cpus(),
                     device=config.device,
                     progress=True,
                 )

@@ -36,6 +36,8 @@ from bidsdnn.result import Map, Result
 
 Regions = Mapping[str, Mapping[str, np.ndarray]]
 FEWEST_STIMULI = 4
+# A permutation costs stimuli x stimuli x voxels: a whole brain's mean r is tested on a sample of its voxels.
+MOST_TESTED = 2000
 
 
 def seed_for(seed: int, *names: str) -> int:
@@ -117,7 +119,7 @@ def encoding(
     A layer enters through the exact rotation that its stimuli x stimuli inner products give, at most as many columns as
     stimuli, so that the number of units does not matter. Folds are made over stimuli. A region's p tests its mean r
     against permutations of the stimulus labels that repeat the cross-validated fit at one penalty, fixed before the
-    responses were seen.
+    responses were seen; of a region of more than 2,000 voxels, the mean r of 2,000 drawn at random is tested.
 
     Parameters
     ----------
@@ -157,7 +159,7 @@ def encoding(
     named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
     encoder = Encoder(
         responses,
-        np.array([columns for _, _, columns in named]).reshape(len(named), -1),
+        _thinned(np.array([columns for _, _, columns in named]).reshape(len(named), len(responses.T)), seed=seed),
         kfold(len(y), n_splits, seed=seed_for(seed, "folds")),
         permutations,
         seed_for(seed, "encoding"),
@@ -188,7 +190,10 @@ def encoding(
         maps=tuple(_encoding_maps(x.groups, scores)),
         tables={"encoding": pd.DataFrame(rows), "encodingfolds": pd.DataFrame(folds)},
         sidecar={
-            "Methods": f"{summary(encoding)} {summary(Ridge)}",
+            "Methods": f"{summary(encoding)} {summary(Ridge)} {n_splits} folds, and {inner_splits} within each "
+            "training part for the penalty, were made over stimuli. A region's p tests its mean r against "
+            f"{permutations:,} permutations of the stimulus labels, each repeating the cross-validated fit at one "
+            "penalty fixed beforehand, with p = (1 + b) / (1 + n).",
             "CrossValidation": f"{n_splits} folds over stimuli, {inner_splits} folds within each training part",
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, and R2, "
             "pooled over held-out stimuli",
@@ -199,6 +204,16 @@ def encoding(
             "References": ["encoding", "ridge", "permutation", "scikit-learn"],
         },
     )
+
+
+def _thinned(regions: np.ndarray, *, seed: int) -> np.ndarray:
+    """At most `MOST_TESTED` columns of each region, drawn without looking at their values."""
+    thinned = np.zeros_like(regions, dtype=bool)
+    for row, region in zip(thinned, regions, strict=True):
+        inside = np.flatnonzero(region)
+        rng = np.random.default_rng(seed_for(seed, "tested voxels"))
+        row[inside if len(inside) <= MOST_TESTED else rng.choice(inside, MOST_TESTED, replace=False)] = True
+    return thinned
 
 
 def _mean(values: np.ndarray) -> float:
@@ -258,8 +273,6 @@ def rsa(
 ) -> Result:
     """Representational dissimilarity matrices (1 - Pearson r) of layers and regions were compared by rank and by value.
 
-    p comes from permutations of the stimulus labels, the same for all layers.
-
     Parameters
     ----------
     x : Patterns or None
@@ -318,7 +331,10 @@ def rsa(
         tables={"rsa": pd.DataFrame(rows)} if rows else {},
         arrays={atlas: (y.ids, table) for atlas, table in brains.items()},
         sidecar={
-            "Methods": summary(rsa) if groups else summary(correlation),
+            "Methods": f"{summary(rsa)} p comes from {permutations:,} permutations of the stimulus labels, the same "
+            "for all layers, with p = (1 + b) / (1 + n)."
+            if groups
+            else summary(correlation),
             "Test": "permutations of stimulus labels, one-sided",
             "Permutations": permutations,
             "NumberOfStimuli": len(y),

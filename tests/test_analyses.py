@@ -81,6 +81,19 @@ def test_columns_that_cannot_be_scored_are_nan_and_counted(planted):
     assert result.sidecar["NumberOfVoxelsNotScored"] == 2
 
 
+def test_p_of_a_large_region_comes_from_a_sample_of_its_voxels(planted, monkeypatch):
+    x, y = planted
+    regions = {"a": {"all": np.ones(20, dtype=bool), "few": np.arange(20) < 4}}
+    exact = encoding(x, y, regions=regions, **OPTIONS).tables["encoding"]
+    monkeypatch.setattr("bidsdnn.analyses.MOST_TESTED", 5)
+    thin = encoding(x, y, regions=regions, **OPTIONS).tables["encoding"]
+    pd.testing.assert_frame_equal(thin.drop(columns="p"), exact.drop(columns="p"))
+    few = thin["region"] == "few"
+    assert thin.loc[few, "p"].tolist() == exact.loc[few, "p"].tolist()
+    assert thin.loc[~few, "p"].tolist() != exact.loc[~few, "p"].tolist()
+    assert thin.loc[(thin["region"] == "all") & (thin["layer"] == "right"), "p"].item() == 0.01
+
+
 def test_fewer_stimuli_than_folds():
     x, y = layers(a=np.ones((6, 3))), brain(np.ones((6, 2)))
     with pytest.raises(DataError, match="6 distinct stimuli for 10 folds"):

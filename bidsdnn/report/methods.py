@@ -50,7 +50,7 @@ class Reference:
         """The reference in full, as in a list at the end of a paper."""
         names = [_initials(author) for author in self.authors if author != "others"]
         shown = names if len(names) <= 6 else [*names[:3], "… " + names[-1]]
-        people = ", ".join(shown) + (" et al." if "others" in self.authors else "")
+        people = ", ".join(shown) + (" et al" if "others" in self.authors else "")
         year = f" ({self.year})" if self.year else ""
         where = f", {self.where}" if self.where else ""
         title = self.title if self.title.endswith("?") else f"{self.title}."

@@ -204,7 +204,9 @@ def methods_section(entries: list[Entry]) -> Section:
     software: dict[str, str] = {}
     works: dict[str, Reference] = {}
     others: dict[str, None] = {}
-    for entry in entries:
+    # In the order of the work: responses, networks, what relates the two, their reliability.
+    order = ["quality", "", "encoding", "rsa", "reliability"]
+    for entry in sorted(entries, key=lambda e: order.index(e.desc) if e.desc in order else len(order)):
         keys = listed([entry], "References")
         for key in keys:
             work = find(key)
