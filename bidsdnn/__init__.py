@@ -6,4 +6,27 @@ Then it either predicts one from the other (encoding), or compares their geometr
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+_NOUNS = {
+    "Config": "config",
+    "Dataset": "bids.dataset",
+    "Derivatives": "bids.derivatives",
+    "Network": "networks.network",
+    "Patterns": "patterns",
+    "Result": "result",
+    "Run": "bids.dataset",
+    "Stimuli": "stimuli",
+    "Volume": "spaces",
+}
+__all__ = ["__version__", *_NOUNS]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a noun when it is first asked for, so that the command line starts at once."""
+    if name not in _NOUNS:
+        raise AttributeError(f"module 'bidsdnn' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"bidsdnn.{_NOUNS[name]}"), name)

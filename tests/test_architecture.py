@@ -108,3 +108,10 @@ def test_command_line_imports_nothing_heavy():
     code = f"import sys, bidsdnn.cli; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_nouns_are_there():
+    for name in bidsdnn.__all__:
+        assert getattr(bidsdnn, name)
+    with pytest.raises(AttributeError, match="no attribute 'Manager'"):
+        _ = bidsdnn.Manager

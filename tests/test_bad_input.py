@@ -177,6 +177,14 @@ def test_a_truncated_bold_stops_one_participant_of_two(run, bids, tmp_path):
     refused(alone, 65, "truncated")
 
 
+def test_stopping_on_the_first_crash(run, bids, tmp_path):
+    path = bids / FUNC.format("01", "2", BOLD)
+    path.write_bytes(path.read_bytes()[:20_000])
+    options = ["--network", "none", "--analysis", "rsa", "--stop-on-first-crash"]
+    refused(run(bids, tmp_path / "out", "participant", *options), 65, "sub-01: .*truncated")
+    assert not (tmp_path / "out" / "sub-02").exists()
+
+
 def test_a_broken_events_file_stops_one_participant_of_two(run, bids, tmp_path):
     path = min(bids.glob("sub-02/func/*_events.tsv"))
     path.write_text(path.read_text().replace("\n", "\nsoon", 1))
