@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bidsdnn.bids.arrays import read_activations
+from bidsdnn.bids.arrays import is_activations, read_activations
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import atomic, digest, read_json, sidecar_path, write_json
 from bidsdnn.config import Config
@@ -67,6 +67,9 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
             chosen[label].extend(layers)
     if not config.layer:
         chosen = {network.label: list(network.canonical()) for network in networks}
+    for label, layers in chosen.items():
+        if not layers:
+            logger.warning("%s: no --layer matches; this network is left out", label)
     ordered = {n.label: [layer for layer in n.layers if layer in set(chosen[n.label])] for n in networks}
     return [(network, ordered[network.label]) for network in networks if ordered[network.label]]
 
@@ -109,7 +112,7 @@ def ensure(
         }
     )
     with derivatives.lock(path):
-        stored = read_json(sidecar_path(path)) if path.exists() else {}
+        stored = read_json(sidecar_path(path)) if is_activations(path) else {}
         known = stored.get("Stimuli", {}) if stored.get("NetworkHash") == identity else {}
         kept_layers = stored.get("Layers", []) if known else []
         asked = dict(zip(stimuli.ids, stimuli.table["sha256"], strict=True))
@@ -167,39 +170,39 @@ def _read(path: Path, layers: Sequence[str], label: str) -> Patterns:
     return Patterns(pd.DataFrame({"stimulus_id": ids}), groups)
 
 
-def write_rdms(network: Network, x: Patterns, content: str, derivatives: Derivatives, *, map: Map) -> None:
-    """Write the correlation-distance RDM of each layer, if it is not there.
+def write_rdms(network: Network, derivatives: Derivatives, *, map: Map) -> None:
+    """Write the correlation-distance RDM of each layer whose activations are kept, if they are not there.
 
     Parameters
     ----------
     network : Network
-    x : Patterns
-        Layers of one network.
-    content : str
-        Hash of what `x` depends on.
     derivatives : Derivatives
+        Holds the network's activations.
     map : callable
         Spreads layers over workers.
     """
-    label = network.label
-    path = derivatives.root / "stimuli" / f"model-{label}_stat-correlation_relmat.h5"
+    source = activations_path(derivatives, network.label)
+    kept = read_json(sidecar_path(source))
+    content = digest({"network": kept["NetworkHash"], "stimuli": kept["Stimuli"], "layers": kept["Layers"]})
+    path = source.with_name(f"model-{network.label}_stat-correlation_relmat.h5")
     if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
         return
+    x = _read(source, kept["Layers"], network.label)
     if len(x) > MOST_STIMULI_FOR_RDM:
         logger.warning("%d stimuli: RDMs of the layers are made per participant only", len(x))
         return
-    rdms = map(Group.rdm, x.groups, label=f"{label} RDMs")
-    layers = [group.name for group in x.groups]
+    rdms = map(Group.rdm, x.groups, label=f"{network.label} RDMs")
     sidecar = {
         "Description": "RDM of each layer over all stimuli",
-        "Network": label,
-        "Layers": layers,
+        "Network": network.label,
+        "Layers": kept["Layers"],
         "ConfigurationHash": content,
-        "Methods": network_methods(network, layers),
+        "Methods": network_methods(network, kept["Layers"]),
         "References": ["pytorch", "torchvision"],
+        "Sources": [derivatives.uri(source)],
     }
     with derivatives.lock(path):
-        derivatives.write_rdms(path, dict(zip(layers, rdms, strict=True)), x.ids, sidecar)
+        derivatives.write_rdms(path, dict(zip(kept["Layers"], rdms, strict=True)), x.ids, sidecar)
 
 
 def write_manifest(stimuli: Stimuli, presentations: Mapping[str, int], derivatives: Derivatives) -> None:

@@ -18,18 +18,10 @@ from bidsdnn.errors import DataError
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import split_half
 from bidsdnn.methods.models import Ridge
-from bidsdnn.methods.predict import (
-    cross_predict,
-    fold_pearsonr,
-    kfold,
-    pearsonr,
-    prediction_operator,
-    r2,
-    region_permutation,
-    training_means,
-)
+from bidsdnn.methods.predict import cross_predict, kfold, prediction_operator, region_permutation
 from bidsdnn.methods.rdm import SIMILARITIES, correlation, label_permutation
 from bidsdnn.methods.reduce import rotation
+from bidsdnn.methods.scores import fold_pearsonr, pooled_pearsonr, r2
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Map, Result
@@ -90,12 +82,12 @@ class Encoder:
             prediction_operator(features, self.splits),
             self.responses,
             self.regions,
+            self.splits,
             permutations=self.permutations,
             seed=self.seed,
         )
-        means = training_means(self.responses, self.splits)
         return LayerScores(
-            pearsonr(predicted - means, self.responses - means),
+            pooled_pearsonr(predicted, self.responses, self.splits),
             r2(predicted, self.responses),
             fold_pearsonr(predicted, self.responses, self.splits),
             p,
@@ -142,7 +134,7 @@ def encoding(
     Returns
     -------
     Result
-        Maps ``pearsonr``, ``r2`` and ``bestlayer`` of each network; a table of regions, and one of its folds.
+        Maps of r, R2 and the best layer of each network; a table of regions, and one of its folds.
 
     Raises
     ------
@@ -195,8 +187,8 @@ def encoding(
             f"{permutations:,} permutations of the stimulus labels, each repeating the cross-validated fit at one "
             "penalty fixed beforehand, with p = (1 + b) / (1 + n).",
             "CrossValidation": f"{n_splits} folds over stimuli, {inner_splits} folds within each training part",
-            "Measure": "Pearson r of predicted and measured deviations from the training part's mean, and R2, "
-            "pooled over held-out stimuli",
+            "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
+            "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
             "Test": "permutations of stimulus labels, one-sided",
             "Permutations": permutations,
             "NumberOfStimuli": len(y),
@@ -226,14 +218,24 @@ def _encoding_maps(groups: Sequence[Group], scores: Sequence[LayerScores]) -> li
     maps = []
     for network in dict.fromkeys(group.network for group in groups):
         chosen = [(g, s) for g, s in zip(groups, scores, strict=True) if g.network == network]
-        layers = {"Layers": [group.name for group, _ in chosen], "VolumeAxis": "layer"}
+        layers = {
+            "Layers": [group.name for group, _ in chosen],
+            "Model": network,
+            "VolumeAxis": "layer",
+            "NullDistribution": "none: maps are not tested",
+        }
         r = np.array([score.pearsonr for _, score in chosen])
         scored = np.isfinite(r).any(axis=0)
         best = np.where(scored, np.where(np.isfinite(r), r, -np.inf).argmax(axis=0) + 1.0, np.nan)
         maps += [
-            Map("pearsonr", r, network, layers),
-            Map("r2", np.array([score.r2 for _, score in chosen]), network, layers),
-            Map("bestlayer", best, network, {**layers, "Description": "Which layer has the highest r, counted from 1"}),
+            Map("pearsonr", r, network, {**layers, "Description": "Cross-validated r of each voxel, a volume a layer"}),
+            Map(
+                "r2",
+                np.array([score.r2 for _, score in chosen]),
+                network,
+                {**layers, "Description": "Cross-validated R2 of each voxel, a volume a layer"},
+            ),
+            Map("", best, network, {**layers, "Description": "The layer with the highest r, from 1"}, desc="bestlayer"),
         ]
     return maps
 

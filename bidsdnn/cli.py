@@ -67,7 +67,7 @@ def _add_data(g: Any) -> None:
     )
     g.add_argument(*_names("--session-label", "--session-id"), nargs="+", type=_without("ses-"), help="sessions")
     g.add_argument("-t", *_names("--task-id", "--task-label"), nargs="+", type=_without("task-"), help="tasks")
-    g.add_argument(*_names("--run-label", "--run-id"), nargs="+", type=int, help="runs, as numbers")
+    g.add_argument(*_names("--run-label", "--run-id"), nargs="+", type=_run_number, help="runs, as numbers")
     g.add_argument(
         *_names("--bids-filter-file"), metavar="FILE", help="JSON of PyBIDS filters for bold, events, mask, confounds"
     )
@@ -85,7 +85,7 @@ def _add_data(g: Any) -> None:
         "--atlas", nargs="+", metavar="DSEG", help="segmentations whose regions are scored; default: the whole brain"
     )
     g.add_argument(
-        *_names("--raw-bold"), action="store_true", help="use raw bold where nothing is preprocessed (with a warning)"
+        *_names("--raw-bold"), action="store_true", help="analyse raw bold instead of preprocessed (with a warning)"
     )
     g.add_argument(*_names("--bids-database-dir"), metavar="PATH", help="keep the PyBIDS index here and use it again")
     g.add_argument(
@@ -128,7 +128,12 @@ def _add_machine(g: Any) -> None:
     g.add_argument(
         *_names("--nprocs", "--nthreads", "--n-cpus"), type=int, metavar="N", help="processors (default: all)"
     )
-    g.add_argument(*_names("--omp-nthreads"), type=int, metavar="N", help="threads of one job (default: 1)")
+    g.add_argument(
+        *_names("--omp-nthreads"),
+        type=int,
+        metavar="N",
+        help="processors that one job counts as (default: 1); its numbers come from one thread, whatever this says",
+    )
     g.add_argument(
         *_names("--mem-mb", "--mem"),
         type=_megabytes,
@@ -144,13 +149,17 @@ def _add_machine(g: Any) -> None:
     g.add_argument("--notrack", action="store_true", help="accepted; bidsdnn sends nothing anywhere")
 
 
+def _run_number(text: str) -> int:
+    return int(text.removeprefix("run-"))
+
+
 def _megabytes(text: str) -> int:
     """Read ``8000``, ``8G`` or ``8GB`` as megabytes."""
     number = text.upper().removesuffix("B")
     scale = {"K": 1e-3, "M": 1.0, "G": 1e3, "T": 1e6}.get(number[-1:])
     try:
         return int(float(number[:-1] if scale else number) * (scale or 1.0))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write 8000 or 8G") from error
 
 
@@ -177,6 +186,9 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     values = load_toml(Path(given.pop("config_file"))) if "config_file" in given else {}
     given.pop("notrack", None)
     given.pop("list_what", None)
+    for name, prefix in {"participant_label": "sub-", "session_label": "ses-", "task_id": "task-"}.items():
+        if name in given:
+            given[name] = _labels(given[name], prefix)
     if "derivatives" in given:
         given["derivatives"] = _derivatives(given["derivatives"])
     values |= given
@@ -188,6 +200,13 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
             f"analysis level {values['analysis_level']!r} is unknown; choose one of {', '.join(LEVELS)}"
         )
     return values
+
+
+def _labels(texts: Sequence[str], prefix: str) -> list[str]:
+    """Labels as they are, or from a text file with one a line."""
+    if len(texts) == 1 and Path(texts[0]).is_file():
+        texts = Path(texts[0]).read_text(encoding="utf-8").split()
+    return [text.removeprefix(prefix) for text in texts]
 
 
 def _derivatives(pairs: Sequence[str]) -> dict[str, str]:
@@ -216,19 +235,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status, as the documentation lists them.
     """
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)
     return _guarded(lambda: _run(arguments, list(argv if argv is not None else sys.argv[1:])))
 
 
 def _run(arguments: argparse.Namespace, argv: list[str]) -> int:
     if getattr(arguments, "list_what", None):
-        _single_threaded(1)
-        for line in _listing(arguments.list_what, arguments):
-            print(line)
+        _single_threaded()
+        from bidsdnn.listing import listing
+
+        print("\n".join(listing(arguments.list_what, getattr(arguments, "network", ["alexnet"]))))
         return 0
     values = settings(arguments)
     # Numerical libraries read these once, when they are imported: after this line and not before.
-    _single_threaded(values.get("omp_nthreads", 1))
+    _single_threaded()
     from bidsdnn.config import resolve_config
 
     config = resolve_config(values, origin=getattr(arguments, "config_file", None) or "")
@@ -263,14 +283,19 @@ def _guarded(work: Callable[[], int]) -> int:
     except BidsdnnError as error:
         print(f"bidsdnn: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # The reader of a list has seen enough; nothing more can be printed, at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("bidsdnn: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
 
 
-def _single_threaded(threads: int) -> None:
+def _single_threaded() -> None:
+    """Sums and decompositions differ in their last bits with the number of threads: all work is spread by process."""
     for name in KERNEL_THREADS:
-        os.environ[name] = str(threads)
+        os.environ[name] = "1"
     os.environ.setdefault("MPLBACKEND", "agg")
 
 
@@ -288,43 +313,6 @@ def _log_to_stderr(verbose: int) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _listing(what: str, arguments: argparse.Namespace) -> list[str]:
-    from bidsdnn.analyses import ANALYSES
-    from bidsdnn.lookup import summary
-
-    if what == "networks":
-        from bidsdnn.networks.zoo import NETWORKS
-
-        return sorted(NETWORKS)
-    if what == "layers":
-        return _layers(arguments)
-    from bidsdnn.methods import models, rdm, responses
-
-    tables: dict[str, Any] = {
-        "analyses": ANALYSES, "responses": responses.RESPONSES, "dissimilarities": rdm.DISSIMILARITIES,
-        "similarities": rdm.SIMILARITIES, "models": models.MODELS,
-    }  # fmt: skip
-    return [f"{name}\t{summary(function)}" for name, function in tables[what].items()]
-
-
-def _layers(arguments: argparse.Namespace) -> list[str]:
-    """Name, type and output shape of each layer of the asked networks; canonical ones carry a star."""
-    from bidsdnn.config import NetworkSpec
-    from bidsdnn.networks.zoo import build
-
-    lines = []
-    for text in getattr(arguments, "network", ["alexnet"]):
-        # Names and shapes do not depend on the weights, so none need be there.
-        spec = NetworkSpec.parse(text, weights="none")
-        network = build(spec.name, weights="none", seed=0, alias=spec.alias)
-        canonical = set(network.canonical())
-        lines.append(f"# {network.name}: * is used without --layer")
-        for name, (kind, shape) in network.shapes().items():
-            size = " x ".join(str(number) for number in shape)
-            lines.append(f"{'*' if name in canonical else ' '} {name}\t{kind}\t{size}")
-    return lines
 
 
 def demo(argv: Sequence[str] | None = None) -> int:
@@ -348,7 +336,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
     a = p.parse_args(argv)
 
     def write() -> int:
-        _single_threaded(1)
+        _single_threaded()
         from bidsdnn.demo import write_demo
 
         path = write_demo(

@@ -90,7 +90,7 @@ class Config(BaseModel):
     # analyses
     response: str = "lss"
     hrf: Literal["spm", "glover"] = "spm"
-    high_pass: float = Field(default=128.0, gt=0)
+    high_pass: float = Field(default=128.0, gt=0, allow_inf_nan=False)
     analysis: tuple[str, ...] = ("encoding", "rsa")
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
     permutations: int = Field(default=1000, ge=1)
@@ -105,11 +105,27 @@ class Config(BaseModel):
     reports_only: bool = False
     dry_run: bool = False
     verbose: int = Field(default=0, ge=0)
+    notrack: bool = False
 
     @field_validator("bids_dir", "out_dir", "bids_database_dir", "work_dir", "stimuli_dir", "bids_filter_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and path.expanduser().absolute()
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute_weights(cls, text: str) -> str:
+        return _absolute_file(text)
+
+    @field_validator("network", "analysis")
+    @classmethod
+    def _absolute_names(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_absolute_name(text) for text in texts)
+
+    @field_validator("parameters")
+    @classmethod
+    def _absolute_keys(cls, tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {_absolute_name(name): table for name, table in tables.items()}
 
     @field_validator("atlas")
     @classmethod
@@ -123,15 +139,15 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.out_dir == self.bids_dir:
+        # A link or `..` must not lead results into the input.
+        bids, out = self.bids_dir.resolve(), self.out_dir.resolve()
+        if out == bids:
             raise ValueError(
                 f"out_dir {self.out_dir} is the input dataset; choose {self.bids_dir / 'derivatives' / 'bidsdnn'}"
             )
-        if self.work_dir is not None and self.work_dir.is_relative_to(self.bids_dir):
+        if self.work_dir is not None and self.work_dir.resolve().is_relative_to(bids):
             raise ValueError(f"work_dir {self.work_dir} lies in the input dataset; choose a folder outside it")
-        if self.out_dir.is_relative_to(self.bids_dir) and not self.out_dir.is_relative_to(
-            self.bids_dir / "derivatives"
-        ):
+        if out.is_relative_to(bids) and not out.is_relative_to(bids / "derivatives"):
             raise ValueError(
                 f"out_dir {self.out_dir} lies in the input dataset; choose {self.bids_dir / 'derivatives' / 'bidsdnn'}"
             )
@@ -145,6 +161,22 @@ class Config(BaseModel):
         if self.network == ("none",):
             return ()
         return tuple(NetworkSpec.parse(text, weights=self.weights) for text in self.network)
+
+
+def _absolute_file(text: str) -> str:
+    """An existing file's absolute path; anything else as it is."""
+    path = Path(text).expanduser()
+    return str(path.absolute()) if path.is_file() else text
+
+
+def _absolute_name(text: str) -> str:
+    """``[ALIAS=]file.py:object[@file]`` with absolute files, so that it means the same from any folder."""
+    alias, equals, rest = text.rpartition("=")
+    name, at, weights = rest.partition("@")
+    file, colon, attribute = name.rpartition(":")
+    if file.endswith(".py"):
+        name = f"{_absolute_file(file)}{colon}{attribute}"
+    return f"{alias}{equals}{name}{at}{_absolute_file(weights) if at else ''}"
 
 
 def load_toml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,6 +143,13 @@ def _table(
     content = _content(paths, permutations=permutations, seed=seed, analysis=analysis)
     if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
         return 1
+    settings = {label: json.dumps(read_json(sidecar_path(one)).get("Settings")) for label, one in paths.items()}
+    if len(set(settings.values())) > 1:
+        other = [label for label in paths if settings[label] != settings[next(iter(paths))]]
+        omitted.append(
+            f"The {analysis} of sub-{', sub-'.join(other)} was made with other settings than that of "
+            f"sub-{next(iter(paths))}; run the participant level again with the same options for all."
+        )
     score = SCORES[analysis]
     tables = {label: read_table(one) for label, one in paths.items()}
     keys = [key for key in ROWS if key in next(iter(tables.values()))]

@@ -71,15 +71,13 @@ def describe(error: BaseException) -> str:
 
 
 @contextmanager
-def workers(n: int, *, threads: int = 1, folder: Path | None = None) -> Iterator[Map]:
-    """Give a `map` over up to n processes.
+def workers(n: int, *, folder: Path | None = None) -> Iterator[Map]:
+    """Give a `map` over up to n processes, each of which computes with one thread.
 
     Parameters
     ----------
     n : int
         Number of worker processes; 1 works in this process.
-    threads : int
-        Kernel threads of each piece of work.
     folder : Path, optional
         Where arrays are shared with the workers; by default joblib's choice.
 
@@ -87,31 +85,40 @@ def workers(n: int, *, threads: int = 1, folder: Path | None = None) -> Iterator
     ------
     Map
     """
-    run = partial(_map, n=n, threads=threads)
-    with threadpool_limits(threads):
+    run = partial(_map, n=n)
+    with threadpool_limits(1):
         if n == 1:
             yield run
         else:
             with parallel_config(
-                "loky", n_jobs=n, inner_max_num_threads=threads, temp_folder=folder, max_nbytes="1M", mmap_mode="r"
+                "loky", n_jobs=n, inner_max_num_threads=1, temp_folder=folder, max_nbytes="1M", mmap_mode="r"
             ):
                 yield run
 
 
 def serial(function: Callable[..., Any], items: Iterable[Any], *, label: str = "") -> list[Any]:
     """A `Map` that works in this process."""
-    return _map(function, items, label=label, n=1, threads=1)
+    return _map(function, items, label=label, n=1)
 
 
-def _map(function: Callable[..., Any], items: Iterable[Any], *, label: str = "", n: int, threads: int) -> list[Any]:
+def _map(function: Callable[..., Any], items: Iterable[Any], *, label: str = "", n: int) -> list[Any]:
     tasks = list(items)
     bar = partial(tqdm, total=len(tasks), desc=label, disable=None if label else True, leave=False)
     if n == 1 or len(tasks) <= 1:
-        return [_limited(function, task, threads) for task in bar(tasks)]
-    jobs = Parallel(return_as="generator")(delayed(_limited)(function, task, threads) for task in tasks)
-    return list(bar(jobs))
+        return [_limited(function, task) for task in bar(tasks)]
+    # Every task ends, so that none is killed while it writes; then the first error, in the tasks' order, is raised.
+    jobs = Parallel(return_as="generator")(delayed(_kept)(function, task) for task in tasks)
+    found = list(bar(jobs))
+    for outcome in found:
+        if outcome.error is not None:
+            raise outcome.error
+    return [outcome.value for outcome in found]
 
 
-def _limited(function: Callable[..., Any], task: Any, threads: int) -> Any:
-    with threadpool_limits(threads):
+def _kept(function: Callable[..., Any], task: Any) -> Outcome:
+    return attempt(partial(_limited, function, task), "")
+
+
+def _limited(function: Callable[..., Any], task: Any) -> Any:
+    with threadpool_limits(1):
         return function(task)

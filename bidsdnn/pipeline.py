@@ -18,6 +18,7 @@ import pandas as pd
 
 from bidsdnn import activations, grouplevel, reports
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability, seed_for
+from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
 from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
@@ -25,17 +26,27 @@ from bidsdnn.bids.events import require_files
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
-from bidsdnn.errors import ConfigError, DataError, MissingInputError
-from bidsdnn.journal import Journal, early_records, peak_memory_mb, software
+from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
+from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.parallel import Outcome, attempt, describe, serial, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
-from bidsdnn.responses import Estimation, Task, responses, shared_entities
+from bidsdnn.responses import responses, shared_entities
+from bidsdnn.single_trials import Estimation, Task
 from bidsdnn.spaces import shared_space
 from bidsdnn.stimuli import Stimuli
-from bidsdnn.study import Participant, Study, check_analyses, jobs, load_participants, open_study_dataset
+from bidsdnn.study import (
+    Participant,
+    Study,
+    about,
+    check_configuration,
+    jobs,
+    load_participants,
+    notes,
+    open_study_dataset,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -64,22 +75,22 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         If nothing could be started.
     """
     with early_records() as early:
-        check_analyses(config)
+        check_configuration(config)
         dataset = open_study_dataset(config)
         derivatives = Derivatives(config.out_dir, {"raw": dataset.root, **dataset.derivatives})
-        if config.reports_only:
-            return _rebuild(config, derivatives, dataset)
+        if config.reports_only and not config.dry_run:
+            return _rebuild(config, derivatives, dataset, announce)
         networks = activations.build_networks(config) if config.analysis_level != "group" else []
         index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir)
         loaded = load_participants(config, dataset, index) if config.analysis_level != "group" else []
-        if config.analysis_level == "participant" and all(one.error is not None for one in loaded):
+        if config.analysis_level != "group" and loaded and all(one.error is not None for one in loaded):
             raise loaded[0].error  # type: ignore[misc]
         n_workers = jobs(config, [one.value.runs for one in loaded if one.value is not None])
         if config.dry_run:
             announce(describe_plan(config, dataset, networks, loaded, n_workers))
             return []
     journal = Journal(config.out_dir, command)
-    with journal.open(config, early), workers(n_workers, threads=config.omp_nthreads, folder=config.work_dir) as map:
+    with journal.open(config, early), workers(n_workers, folder=config.work_dir) as map:
         derivatives.start(dataset.description)
         study = Study(config, dataset, derivatives, networks, index, journal, announce, map)
         outcomes = LEVELS[config.analysis_level](study, loaded)
@@ -87,21 +98,25 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
     return outcomes
 
 
-def _rebuild(config: Config, derivatives: Derivatives, dataset: Dataset) -> list[Outcome]:
+def _rebuild(
+    config: Config, derivatives: Derivatives, dataset: Dataset, announce: Callable[[str], None]
+) -> list[Outcome]:
     """Write reports anew from what is on disk."""
     if not (config.out_dir / "dataset_description.json").exists():
         raise MissingInputError(f"{config.out_dir}: no results to report; run without --reports-only first")
+    if config.analysis_level == "dnn":
+        raise ConfigError("--reports-only: the dnn level has no report; ask for participant or group")
     if config.analysis_level == "group":
-        return [Outcome("group", value=reports.group_page(derivatives))]
+        announce(f"group: {reports.group_page(derivatives)}")
+        return []
     there = [label for label in dataset.participants if (config.out_dir / f"sub-{label}").is_dir()]
     if not there:
         raise MissingInputError(
             f"{config.out_dir}: none of the participants has results; run without --reports-only first"
         )
-    return [Outcome(f"sub-{label}", value=reports.participant_page(derivatives, label)) for label in there]
-
-
-# dnn -------------------------------------------------------------------------------------------------------------
+    for label in there:
+        announce(f"sub-{label}: {reports.participant_page(derivatives, label)}")
+    return []
 
 
 def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
@@ -119,12 +134,10 @@ def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     -------
     list of Outcome
     """
-    if not study.networks:
-        raise ConfigError("--network none: the dnn level computes activations; name a network")
     for one in loaded:
         if one.error is not None:
-            raise one.error
-    shown = [one.value for one in loaded]
+            logger.warning("%s: left out: %s", one.name, describe(one.error))
+    shown = [one.value for one in loaded if one.error is None]
     if shown:
         extract(study, shown)
     else:
@@ -133,7 +146,9 @@ def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         if not len(stimuli):
             raise MissingInputError(f"{study.index.root}: no pictures; give their folder with --stimuli-dir")
         _extract(study, stimuli.with_hashes(), {})
-    return [Outcome("dnn", value=study.derivatives.root / "stimuli")]
+    folder = study.derivatives.root / "stimuli"
+    study.announce(f"dnn: {folder}")
+    return [Outcome("dnn", value=folder), *(one for one in loaded if one.error is not None)]
 
 
 def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, str]]:
@@ -171,13 +186,10 @@ def _extract(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -> list[
     made = []
     for network, layers in study.networks:
         features, content = activations.ensure(network, layers, stimuli, study.derivatives, config=study.config)
-        activations.write_rdms(network, features, content, study.derivatives, map=study.map)
+        activations.write_rdms(network, study.derivatives, map=study.map)
         made.append((features, content))
         logger.info("%s: activations of %d layers to %d stimuli", network.label, len(layers), len(stimuli))
     return made
-
-
-# participant -----------------------------------------------------------------------------------------------------
 
 
 def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
@@ -194,14 +206,12 @@ def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     list of Outcome
         Values are the reports' paths.
     """
-    features = extract(study, [one.value for one in loaded if one.error is None])
     outcomes: list[Outcome] = []
-    for one in loaded:
+    for one, theirs in zip(loaded, _features(study, loaded), strict=True):
         label = one.name.removeprefix("sub-")
         with study.journal.about(one.name):
-            outcome = (
-                one if one.error is not None else attempt(partial(participant, study, one.value, features), one.name)
-            )
+            failed = next((part for part in (one, theirs) if part.error is not None), None)
+            outcome = failed or attempt(partial(participant, study, one.value, theirs.value), one.name)
             if outcome.error is not None:
                 logger.error("%s: %s", one.name, describe(outcome.error))
                 study.journal.failed(outcome)
@@ -213,6 +223,20 @@ def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         if outcome.error is not None and study.config.stop_on_first_crash:
             break
     return outcomes
+
+
+def _features(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
+    """Activations for each participant; a stimulus that cannot be used fails those only who saw it."""
+    fine = [one for one in loaded if one.error is None]
+    together = attempt(lambda: extract(study, [one.value for one in fine]), "")
+    if together.error is None:
+        return [replace(together, name=one.name) for one in loaded]
+    if len(fine) == 1 or not isinstance(together.error, DatasetError):
+        raise together.error
+    each = [one if one.error else attempt(partial(extract, study, [one.value]), one.name) for one in loaded]
+    if all(one.error is not None for one in each):
+        raise together.error
+    return each
 
 
 def participant(study: Study, one: Participant, features: Sequence[tuple[Patterns, str]]) -> None:
@@ -227,21 +251,27 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     """
     config, out = study.config, study.derivatives
     started = time.monotonic()
-    space, warnings = shared_space([run.bold for run in one.runs], [run.mask for run in one.runs if run.mask])
-    entities = shared_entities(one.runs)
+    runs = [run for run in one.runs if run.events is not None and one.shown.events[run.events]["trial"].any()]
+    space, warnings = shared_space([run.bold for run in runs], [run.mask for run in runs if run.mask])
+    entities = shared_entities(runs)
     estimation = Estimation(config.response, config.hrf, config.high_pass)
     tasks = [
         Task(run, one.shown.events[run.events], space, estimation, out, entities)
-        for run in one.runs if run.events is not None
+        for run in runs if run.events is not None
     ]  # fmt: skip
-    notes = _notes(config, one)
-    brain, reliable, content = responses(tasks, sidecar=_about(study, one, notes), map=study.map)
-    warnings += [text for run in one.runs for text in run.warnings]
-    for warning in dict.fromkeys([*warnings, *notes]):
+    left_out = notes(config, one)
+    brain, reliable, content = responses(tasks, sidecar=about(study, one, left_out), map=study.map)
+    warnings += [f"{run.name}: no confounds file; motion was not modelled" for run in runs if run.confounds is None]
+    warnings += [text for run in runs for text in run.warnings]
+    for warning in dict.fromkeys([*warnings, *left_out]):
         logger.warning("sub-%s: %s", one.label, warning)
 
     regions, atlases = atlas_regions(config.atlas, space)
     content = digest({"responses": content, "atlases": atlases})
+    for label, table in regions.items() if config.atlas else ():
+        if not out.current(f"atlas{names.label(label)}", content, **entities):
+            written = out.write_atlas(label, table, space, **entities)
+            out.write_receipt(f"atlas{names.label(label)}", written, {"ConfigurationHash": content}, **entities)
     if not out.current("reliability", content, **entities):
         out.save(reliability(brain, reliable, regions=regions), space, content, **entities)
 
@@ -310,37 +340,13 @@ def analyse(
         result = function(x, y, **taken, **own)
     except ValueError as error:
         raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
-    study.derivatives.save(result, y.space, content, **entities)
-
-
-def _about(study: Study, one: Participant, notes: Sequence[str]) -> dict[str, Any]:
-    """What a reader of the responses needs to know of their origin."""
-    anatomy = study.dataset.anatomy(one.label)
-    return {
-        "Anatomy": study.derivatives.uri(anatomy) if anatomy else None,
-        "StimulusColumn": one.column,
-        "StimuliFound": int(one.shown.stimuli["present"].sum()),
-        "StimuliMissing": int((~one.shown.stimuli["present"].astype(bool)).sum()),
-        "EventFilter": study.config.event_filter,
-        "Notes": list(notes),
-        "Software": software(),
-    }
-
-
-def _notes(config: Config, one: Participant) -> list[str]:
-    """What was left out, in sentences for the report."""
-    if config.networks:
-        return []
-    left_out = [name for name in config.analysis if name in NEEDS_NETWORK]
-    return [
-        "No network was asked for (--network none): "
-        + (f"{', '.join(left_out)} and " if left_out else "")
-        + "the comparison with layers were left out."
-        + (f" Of {len(one.shown.stimuli)} stimuli, {len(one.shown.missing)} have no file." if one.shown.missing else "")
+    made_by = {"response": config.response, "hrf": config.hrf, "high_pass": config.high_pass, "parameters": own}
+    chosen = {key: getattr(config, key) for key in ("event_filter", "stimulus_column", "session_label", "run_label")}
+    sources = [
+        study.derivatives.uri(study.derivatives.path("statmap", ".nii.gz", **entities, stat="effect", desc="condition"))
     ]
-
-
-# group -----------------------------------------------------------------------------------------------------------
+    sidecar = {**result.sidecar, "Settings": {**made_by, **chosen}, "Sources": sources}
+    study.derivatives.save(replace(result, sidecar=sidecar), y.space, content, **entities)
 
 
 def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:

@@ -17,19 +17,22 @@ class Map:
     Parameters
     ----------
     stat : str
-        What the numbers are, as ``pearsonr``; goes into the file's name.
+        What the numbers are, as ``pearsonr``; goes into the file's name, if it is not empty.
     values : ndarray, shape (k, n_columns) or (n_columns,)
         One row a layer.
     network : str
         Label of the network; empty where none is involved.
     sidecar : mapping
         Further keys of the JSON file beside the map.
+    desc : str
+        Goes after ``desc-``; by default the analysis' name.
     """
 
     stat: str
     values: np.ndarray
     network: str = ""
     sidecar: Mapping[str, Any] = field(default_factory=dict)
+    desc: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -237,6 +237,12 @@ class Volume:
         data[self._where] = values.T
         write_nifti(path, data.reshape(*self.mask.shape, *values.shape[:-1]), self.affine)
 
+    def write_codes(self, path: Path, codes: np.ndarray) -> None:
+        """Write whole numbers, shape (size,), as a segmentation, 0 outside the mask."""
+        data = np.zeros(self.mask.size, dtype=np.int32)
+        data[self._where] = codes
+        write_nifti(path, data.reshape(self.mask.shape), self.affine, dtype=np.int32)
+
     def write_mask(self, path: Path) -> None:
         """Write the mask as an image of zeros and ones."""
         write_nifti(path, self.mask, self.affine, dtype=np.uint8)
@@ -318,6 +324,8 @@ def region_names(path: Path, labels: Path | None, codes: np.ndarray) -> dict[int
         raise DataError(
             f"{table_path}: column `index` holds {error.args[0].split()[-1]}; give whole numbers"
         ) from error
+    if {"n/a", ""} & set(names.values()):
+        raise DataError(f"{table_path}: a region is called `n/a`, which means missing; name every region")
     if len(set(names.values())) < len(names):
         raise DataError(f"{table_path}: two regions have the same name; name each region once")
     return names

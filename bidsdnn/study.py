@@ -6,20 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from bidsdnn.analyses import ANALYSES
+from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
 from bidsdnn.bids.dataset import Dataset, Run, open_dataset
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.events import Presented, choose_stimulus_column, presented, read_events
+from bidsdnn.bids.files import read_json
 from bidsdnn.bids.filters import bids_filters, event_filter
+from bidsdnn.bids.names import require
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
-from bidsdnn.journal import Journal
+from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, resolve
 from bidsdnn.methods.responses import RESPONSES
+from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
 from bidsdnn.plan import run_memory_mb
@@ -52,8 +56,26 @@ class Study:
     map: Map
 
 
-def check_analyses(config: Config) -> None:
-    """Check names and parameters of analyses before any data is read."""
+def check_configuration(config: Config) -> None:
+    """Check names, parameters, atlases, device and output before any data is read.
+
+    Parameters
+    ----------
+    config : Config
+
+    Raises
+    ------
+    ConfigError, MissingInputError
+        If one of them cannot be used.
+    """
+    if config.analysis_level == "dnn" and not config.networks:
+        raise ConfigError("--network none: the dnn level computes activations; name a network")
+    torch_device(config.device)
+    for path in config.atlas:
+        require(path)
+    there = read_json(config.out_dir / "dataset_description.json") if config.out_dir.is_dir() else {}
+    if there and not any(one.get("Name") == "bidsdnn" for one in there.get("GeneratedBy", [])):
+        raise ConfigError(f"out_dir {config.out_dir} holds another dataset ({there.get('Name')}); choose a new folder")
     for name in config.analysis:
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
     resolve(config.response, RESPONSES)
@@ -138,3 +160,30 @@ def jobs(config: Config, runs: Sequence[Sequence[Run]]) -> int:
             f"--mem-mb {config.mem_mb}: one run needs about {needed:.0f} MB; give more, or a coarser --space"
         )
     return max(1, min(n, int(config.mem_mb / needed)))
+
+
+def about(study: Study, one: Participant, left_out: Sequence[str]) -> dict[str, Any]:
+    """What a reader of the responses needs to know of their origin."""
+    anatomy = study.dataset.anatomy(one.label)
+    return {
+        "Anatomy": study.derivatives.uri(anatomy) if anatomy else None,
+        "StimulusColumn": one.column,
+        "StimuliFound": int(one.shown.stimuli["present"].sum()),
+        "StimuliMissing": int((~one.shown.stimuli["present"].astype(bool)).sum()),
+        "EventFilter": study.config.event_filter,
+        "Notes": list(left_out),
+        "Software": software(),
+    }
+
+
+def notes(config: Config, one: Participant) -> list[str]:
+    """What was left out, in sentences for the report."""
+    if config.networks:
+        return []
+    left_out = [name for name in config.analysis if name in NEEDS_NETWORK]
+    return [
+        "No network was asked for (--network none): "
+        + (f"{', '.join(left_out)} and " if left_out else "")
+        + f"the comparison with layers {'were' if left_out else 'was'} left out."
+        + (f" Of {len(one.shown.stimuli)} stimuli, {len(one.shown.missing)} have no file." if one.shown.missing else "")
+    ]

@@ -11,7 +11,8 @@ from scipy.stats import kstest, spearmanr
 from bidsdnn.analyses import encoding, region_rdms, reliability, rsa, seed_for
 from bidsdnn.errors import DataError
 from bidsdnn.methods.models import Ridge
-from bidsdnn.methods.predict import cross_predict, kfold, pearsonr, training_means
+from bidsdnn.methods.predict import cross_predict, kfold
+from bidsdnn.methods.scores import pooled_pearsonr
 from bidsdnn.parallel import serial
 from bidsdnn.patterns import Group, Patterns
 
@@ -48,7 +49,7 @@ def test_encoding_finds_the_planted_layer(planted):
     assert table.loc["right", "p"] == 0.01
     assert table.loc["wrong", "pearsonr"] < 0.1
     assert table.loc["wrong", "p"] > 0.05
-    best = next(m for m in result.maps if m.stat == "bestlayer")
+    best = next(m for m in result.maps if m.desc == "bestlayer")
     assert (best.values == 1).mean() > 0.9
     folds = result.tables["encodingfolds"]
     assert len(folds) == 2 * 10
@@ -62,8 +63,7 @@ def test_encoding_through_the_rotation_is_encoding_from_the_units(planted):
     splits = kfold(40, 5, seed=seed_for(1, "folds"))
     model = Ridge(seed=seed_for(1, "encoding"))
     predicted = cross_predict(model, x.groups[0].values, y.values, splits)
-    means = training_means(y.values, splits)
-    np.testing.assert_allclose(result.maps[0].values[0], pearsonr(predicted - means, y.values - means), atol=1e-5)
+    np.testing.assert_allclose(result.maps[0].values[0], pooled_pearsonr(predicted, y.values, splits), atol=1e-5)
 
 
 def test_columns_that_cannot_be_scored_are_nan_and_counted(planted):

@@ -16,10 +16,11 @@ ROOT = Path(bidsdnn.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"pipeline", "demo"},
+    {"pipeline", "demo", "listing"},
     {"study"},
     {"plan", "reports", "grouplevel"},
     {"responses"},
+    {"single_trials"},
     {"activations", "analyses", "journal", "nuisance"},
     {"bids", "report", "networks"},
     {"patterns", "result"},

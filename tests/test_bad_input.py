@@ -151,7 +151,7 @@ def test_a_stimulus_that_leaves_its_folder(run, bids, tmp_path):
     row = lines[1].split("\t")
     row[column] = "../dataset_description.json"
     path.write_text("\n".join([lines[0], "\t".join(row), *lines[2:]]) + "\n")
-    said = run(bids, tmp_path / "out", "dnn", *DEMO)
+    said = run(bids, tmp_path / "out", "dnn", *DEMO, "--participant-label", "01")
     refused(said, 65, r"\.\./dataset_description\.json.*leaves the stimuli folder")
 
 
@@ -305,3 +305,111 @@ def test_same_atlas_twice(run, demo_dataset, tmp_path):
     atlas = next(demo_dataset.glob("derivatives/planted/tpl-*/anat/*_dseg.nii.gz"))
     said = run(demo_dataset, tmp_path / "out", "participant", *DEMO, "--atlas", atlas, atlas, *ONE_RUN)
     refused(said, 2, "second atlas is called planted")
+
+
+def test_a_link_to_the_input_is_no_output(run, bids, tmp_path):
+    before = (bids / "dataset_description.json").read_bytes()
+    (tmp_path / "link").symlink_to(bids)
+    refused(run(tmp_path / "link", bids, "participant"), 2, "is the input dataset")
+    refused(run(bids, tmp_path / "link" / "results", "participant"), 2, "lies in the input dataset")
+    refused(run(bids, bids / ".." / "bids", "participant"), 2, "is the input dataset")
+    assert (bids / "dataset_description.json").read_bytes() == before
+
+
+def test_another_dataset_is_no_output(run, bids, tmp_path):
+    shutil.copytree(bids / "derivatives" / "fmriprep", tmp_path / "other")
+    refused(run(bids, tmp_path / "other", "participant", *DEMO), 2, "holds another dataset .*choose a new folder")
+
+
+def edit_events(path, change):
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    path.write_text("".join("\t".join(row) + "\n" for row in [lines[0], *change(lines[0], lines[1:])]))
+
+
+def test_a_stimulus_that_one_participant_saw_stops_that_one(run, bids, tmp_path):
+    (bids / "stimuli" / "own.png").write_bytes(b"no picture")
+
+    def own(header, rows):
+        rows[0][header.index("stim_file")] = "own.png"
+        return rows
+
+    edit_events(min(bids.glob("sub-02/func/*_events.tsv")), own)
+    options = [*DEMO, "--permutations", "10", "--layer", "fc"]
+    refused(run(bids, tmp_path / "out", "participant", *options), 1, r"sub-02: .*own\.png")
+    assert next((tmp_path / "out").glob("sub-01/func/*desc-encoding_results.tsv"))
+
+
+def test_runs_without_enough_trials_are_left_out_and_named(run, bids, tmp_path):
+    first, second, _ = sorted(bids.glob("sub-01/func/*_events.tsv"))
+
+    def none(header, rows):
+        column = header.index("stim_file")
+        return [[*row[:column], "n/a", *row[column + 1 :]] for row in rows]
+
+    edit_events(first, none)
+    edit_events(second, lambda header, rows: rows[:1])
+    out = tmp_path / "out"
+    said = run(bids, out, "participant", "--participant-label", "01", "--network", "none", "--analysis", "rsa")
+    assert said.status == 0, said.err
+    assert re.search("run-01_events.tsv: no row presents a stimulus", said.err)
+    assert re.search("run-2 has one usable trial and was left out", said.err)
+    r = nib.load(next(out.glob("sub-01/func/*stat-effect_desc-condition*.nii.gz"))).get_fdata()
+    assert np.isfinite(r).any()
+    options = ["--participant-label", "01", "--run-label", "2", "--network", "none", "--analysis", "rsa"]
+    refused(run(bids, tmp_path / "two", "participant", *options), 65, "no voxel has responses that vary")
+
+
+def test_missing_confounds_are_said(run, bids, tmp_path):
+    for path in bids.rglob("*_run-1_desc-confounds_timeseries.tsv"):
+        path.unlink()
+    out = tmp_path / "out"
+    said = run(bids, out, "participant", "--participant-label", "01", "--network", "none", "--analysis", "rsa")
+    assert said.status == 0
+    assert re.search("run-1: no confounds file; motion was not modelled", said.err)
+    assert "(in 2 of 3 runs)" in next(out.glob("sub-01/func/*desc-quality_results.json")).read_text()
+
+
+def test_atlases_of_several_scales_stand_side_by_side(run, bids, tmp_path):
+    atlas = next(bids.glob("derivatives/planted/tpl-*/anat/*_dseg.nii.gz"))
+    paths = [tmp_path / f"tpl-X_atlas-Sch_seg-7n_scale-{scale}_dseg.nii.gz" for scale in (100, 200)]
+    for path in paths:
+        shutil.copy(atlas, path)
+    out = tmp_path / "out"
+    assert run(bids, out, "participant", *DEMO, "--layer", "fc", "--atlas", *paths, *ONE_RUN).status == 0
+    for scale in (100, 200):
+        stem = f"sub-01_task-objects_space-MNI152NLin2009cAsym_atlas-Sch_seg-7n_scale-{scale}"
+        assert (out / "sub-01" / "func" / f"{stem}_dseg.nii.gz").exists()
+        assert (out / "sub-01" / "func" / f"{stem}_model-demo+none+seed0_desc-encoding_results.tsv").exists()
+
+
+def test_a_group_analysed_in_two_ways_is_warned_of(run, bids, tmp_path):
+    out, options = tmp_path / "out", [*DEMO, "--layer", "fc", "--permutations", "10"]
+    for label, response in (("01", "lss"), ("02", "lsa")):
+        assert run(bids, out, "participant", "--participant-label", label, "--response", response, *options).status == 0
+    said = run(bids, out, "group", *options)
+    assert said.status == 0
+    assert re.search("sub-02 was made with other settings than that of sub-01", said.err)
+
+
+@pytest.mark.parametrize("kept", ["h5", "effect"])
+def test_a_damaged_product_of_ours_is_computed_again(run, bids, tmp_path, kept):
+    out = tmp_path / "out"
+    arguments = [bids, out, "participant", *DEMO, "--layer", "fc", *ONE_RUN]
+    assert run(*arguments).status == 0
+    table = next(out.glob("sub-01/func/*desc-encoding_results.tsv"))
+    before = table.read_bytes()
+    path = next(out.rglob("*_activations.h5" if kept == "h5" else "*stat-effect_desc-condition_statmap.nii.gz"))
+    path.write_bytes(path.read_bytes()[:1000])
+    table.unlink()
+    said = run(*arguments)
+    assert said.status == 0, said.err
+    assert table.read_bytes() == before
+
+
+def test_a_device_that_is_not_there(run, demo_dataset, tmp_path):
+    import torch
+
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has the device")
+    refused(run(demo_dataset, tmp_path / "out", "participant", *DEMO, "--device", "mps"), 2, "mps")
+    assert not (tmp_path / "out").exists()

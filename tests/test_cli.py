@@ -118,3 +118,17 @@ def test_a_bug_shows_its_traceback(monkeypatch):
     monkeypatch.setattr(cli, "_run", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["in", "out", "participant"])
+
+
+def test_positionals_may_stand_anywhere():
+    values = cli.settings(cli.parser().parse_intermixed_args(["in", "--dry-run", "out", "--nprocs", "1", "dnn"]))
+    assert (values["bids_dir"], values["out_dir"], values["analysis_level"]) == ("in", "out", "dnn")
+
+
+def test_labels_from_a_file(tmp_path):
+    (tmp_path / "labels.txt").write_text("sub-01\n02\n")
+    assert parse("i", "o", "dnn", "--participant-label", str(tmp_path / "labels.txt"))["participant_label"] == [
+        "01",
+        "02",
+    ]
+    assert parse("i", "o", "dnn", "--run-label", "run-1", "02")["run_label"] == [1, 2]

@@ -89,3 +89,28 @@ def test_network_syntax(text, expected):
 def test_network_none_asks_for_no_network():
     assert resolve_config({**LEAST, "network": ["none"]}).networks == ()
     assert isinstance(resolve_config(LEAST), Config)
+
+
+def test_files_are_named_absolutely_so_that_the_file_repeats_from_anywhere(tmp_path, monkeypatch):
+    for name in ("w.pth", "net.py", "mine.py"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    config = resolve_config(
+        {
+            **LEAST,
+            "weights": "w.pth",
+            "network": ["a=net.py:build@w.pth", "alexnet@none", "net.py:build"],
+            "analysis": ["mine.py:f"],
+            "parameters": {"mine.py:f": {"x": 1}},
+        }
+    )
+    assert config.weights == str(tmp_path / "w.pth")
+    assert config.network[0] == f"a={tmp_path}/net.py:build@{tmp_path}/w.pth"
+    assert config.network[1:] == ("alexnet@none", f"{tmp_path}/net.py:build")
+    assert config.analysis == tuple(config.parameters) == (f"{tmp_path}/mine.py:f",)
+    assert resolve_config({**LEAST, "notrack": True}).notrack
+
+
+def test_endless_numbers_are_refused():
+    with pytest.raises(ConfigError, match="high_pass"):
+        resolve_config({**LEAST, "high_pass": float("inf")})

@@ -27,7 +27,7 @@ def test_results_come_in_order_and_do_not_depend_on_workers(n, tmp_path):
 
 
 def test_an_error_of_a_worker_arrives_with_its_type():
-    with workers(2) as run, pytest.raises(DataError, match=r"bad [12]"):
+    with workers(2) as run, pytest.raises(DataError, match="bad 1"):
         run(_fail, [1, 2])
 
 

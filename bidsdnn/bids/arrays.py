@@ -47,6 +47,19 @@ def _rows_hash(ids: np.ndarray) -> str:
     return hashlib.sha256(b"\0".join(ids)).hexdigest()
 
 
+def is_activations(path: Path) -> bool:
+    """Whether a file of activations is there and can be opened; a damaged one is extracted again."""
+    return path.exists() and h5py.is_hdf5(path) and _opens(path)
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return "stim_id" in file
+    except OSError:
+        return False
+
+
 def read_activations(path: Path, layers: Sequence[str]) -> tuple[list[str], list[Stored]]:
     """Find layers in a file of activations, without reading them.
 

@@ -19,6 +19,21 @@ logger = logging.getLogger(__name__)
 WHOLE_BRAIN = "brain"
 
 
+def _label(path: Path) -> str:
+    """An atlas' name with its segmentation and scale, as they stand in file names: ``Sch_seg-7n_scale-100``."""
+    entities = names.entities_of(path)
+    name = entities.get("atlas") or names.label(path.name.split(".")[0])
+    return "_".join([name, *(f"{key}-{entities[key]}" for key in ("seg", "scale") if key in entities)])
+
+
+def atlas_entities(label: str) -> dict[str, str]:
+    """Entities of an atlas' label; none for the whole brain, whose label is empty."""
+    if not label:
+        return {}
+    name, *others = label.split("_")
+    return {"atlas": name, **dict(part.split("-", 1) for part in others)}
+
+
 def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[str, np.ndarray]], dict[str, str]]:
     """Regions of each atlas on a brain's columns; without an atlas, one region of them all.
 
@@ -44,7 +59,7 @@ def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[
     regions: dict[str, Mapping[str, np.ndarray]] = {}
     contents: dict[str, str] = {}
     for path in paths:
-        label = names.entities_of(path).get("atlas") or names.label(path.name.split(".")[0])
+        label = _label(path)
         if label in regions:
             raise ConfigError(f"--atlas {path}: a second atlas is called {label}; rename one of the files")
         regions[label] = space.regions(path)

@@ -22,6 +22,7 @@ from filelock import FileLock
 from bidsdnn import __version__
 from bidsdnn.bids import names
 from bidsdnn.bids.arrays import read_rdms, write_rdms
+from bidsdnn.bids.atlases import atlas_entities
 from bidsdnn.bids.files import atomic, read_json, sidecar_path, write_json, write_text, write_tsv
 from bidsdnn.errors import OutputError
 from bidsdnn.result import Result
@@ -146,12 +147,11 @@ class Derivatives:
             ".bidsignore": IGNORED,
             "README.md": README,
             "descriptions.tsv": "desc_id\tdescription\n" + table,
+            "descriptions.json": json.dumps({"desc_id": {"Description": "A desc- label of this dataset"}}) + "\n",
         }.items():
             path = self.root / name
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 write_text(path, text)
-
-    # products -----------------------------------------------------------------------------------------------
 
     def write_table(self, path: Path, table: pd.DataFrame, sidecar: Mapping[str, Any]) -> Path:
         """Write a table and then the JSON file beside it."""
@@ -205,18 +205,35 @@ class Derivatives:
         common = {**result.sidecar, "ConfigurationHash": content}
         written: list[Path] = []
         for m in result.maps:
-            path = self.path("statmap", ".nii.gz", **entities, model=m.network, stat=m.stat, desc=name)
+            path = self.path("statmap", ".nii.gz", **entities, model=m.network, stat=m.stat, desc=m.desc or name)
             written.append(self.write_map(path, m.values, where, {**common, **m.sidecar, "Network": m.network}))
         for desc, whole in result.tables.items():
             for (atlas, network), rows in whole.groupby(["atlas", "network"], sort=False, dropna=False):
-                path = self.path("results", ".tsv", **entities, atlas=atlas, model=network, desc=desc)
+                path = self.path("results", ".tsv", **entities, **atlas_entities(atlas), model=network, desc=desc)
                 keys = {**common, "Network": network, "Layers": list(dict.fromkeys(rows.get("layer", [])))}
                 rows = rows.drop(columns=["atlas", *(["network"] if not network else [])])
                 written.append(self.write_table(path, rows, keys))
         for atlas, (ids, rdms) in result.arrays.items():
-            path = self.path("relmat", ".h5", **entities, atlas=atlas, stat="correlation")
+            path = self.path("relmat", ".h5", **entities, **atlas_entities(atlas), stat="correlation")
             written.append(self.write_rdms(path, rdms, ids, common))
         self.write_receipt(name, written, common, **entities)
+
+    def write_atlas(self, label: str, regions: Mapping[str, np.ndarray], where: Any, /, **entities: Any) -> list[Path]:
+        """Write an atlas as it was used, on the data's grid, with its names, and say at the root what it is."""
+        path = self.path("dseg", ".nii.gz", **entities, **atlas_entities(label))
+        codes = np.zeros(where.size, dtype=np.int32)
+        for index, columns in enumerate(regions.values(), start=1):
+            codes[columns] = index
+        with atomic(path) as temporary:
+            where.write_codes(temporary, codes)
+        table = path.with_name(path.name.removesuffix(".nii.gz") + ".tsv")
+        write_tsv(table, pd.DataFrame({"index": range(1, len(regions) + 1), "name": list(regions)}))
+        write_json(sidecar_path(path), {"Description": "The atlas on the grid of the data", **_space_keys(path)})
+        name = atlas_entities(label)["atlas"]
+        about = self.root / f"atlas-{name}_description.json"
+        if not about.exists():
+            write_json(about, {"Name": name, "Description": "An atlas that the user gave with --atlas"})
+        return [path, table]
 
     def write_mask(self, path: Path, space: Any) -> Path:
         """Write a space's mask and the JSON file beside it."""

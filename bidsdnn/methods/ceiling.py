@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bidsdnn.methods.predict import pearsonr
+from bidsdnn.methods.scores import pearsonr
 
 _STIMULI_NEEDED = 3
 """Two points always lie on a line."""

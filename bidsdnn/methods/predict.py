@@ -17,12 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from bidsdnn.methods.inference import pvalue
 from bidsdnn.methods.reduce import blocks, spectrum
-
-Float = NDArray[np.float64]
-Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+from bidsdnn.methods.scores import Float, Split, membership, pooled_correlation, standardise
 
 _COLUMNS = 4096
-"""Columns scored at a time."""
+"""Columns tested at a time."""
 
 _NULL_ENTRIES = 2_000_000
 """Numbers held by one block of permuted predictions."""
@@ -102,109 +100,6 @@ def cross_predict(model: Model, x: ArrayLike, y: ArrayLike, splits: Iterable[Spl
     return predicted
 
 
-def pearsonr(a: ArrayLike, b: ArrayLike) -> Float:
-    """Scores are Pearson correlations between predicted and measured responses, pooled over held-out items.
-
-    Parameters
-    ----------
-    a, b : array-like, shape (n, V)
-
-    Returns
-    -------
-    array, shape (V,)
-        Correlation of each column of ``a`` with that of ``b``; NaN if either is constant or not finite.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
-    a, b = _alike(a, b)
-    scores = np.empty(a.shape[1])
-    for columns in blocks(a.shape[1], _COLUMNS):
-        with np.errstate(invalid="ignore"):
-            scores[columns] = (_standard(a[:, columns]) * _standard(b[:, columns])).sum(axis=0)
-    return np.clip(scores, -1, 1)
-
-
-def r2(prediction: ArrayLike, y: ArrayLike) -> Float:
-    """R2 is one minus the squared error over the squared deviation from the mean, pooled over held-out items.
-
-    Parameters
-    ----------
-    prediction, y : array-like, shape (n, V)
-
-    Returns
-    -------
-    array, shape (V,)
-        1 - SSE / SST; negative where the mean would have predicted better, NaN where ``y`` is constant or
-        either is not finite.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
-    prediction, y = _alike(prediction, y)
-    scores = np.empty(y.shape[1])
-    for columns in blocks(y.shape[1], _COLUMNS):
-        measured = y[:, columns].astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            wrong = ((measured - prediction[:, columns]) ** 2).sum(axis=0)
-            spread = ((measured - measured.mean(axis=0)) ** 2).sum(axis=0)
-            part = 1 - wrong / spread
-        part[~np.isfinite(part) | ~_varies(measured)] = np.nan
-        scores[columns] = part
-    return scores
-
-
-def training_means(y: ArrayLike, splits: Iterable[Split]) -> Float:
-    """Say what each held-out item would be predicted to be from the mean of the training items alone.
-
-    Pooled over folds, held-out values correlate negatively with it: a fold whose test items are high leaves a low mean.
-    Scores of predictions are freed from that by taking it off both sides.
-
-    Parameters
-    ----------
-    y : array-like, shape (n, V)
-    splits : iterable of (train, test)
-
-    Returns
-    -------
-    array, shape (n, V)
-        In the precision of ``y``.
-    """
-    y = np.asarray(y)
-    means = np.full_like(y, np.nan)
-    for train, test in splits:
-        means[test] = y[train].mean(axis=0, dtype=np.float64)
-    return means
-
-
-def fold_pearsonr(prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split]) -> Float:
-    """Pearson correlations within each fold's held-out items.
-
-    Parameters
-    ----------
-    prediction, y : array-like, shape (n, V)
-    splits : sequence of (train, test)
-
-    Returns
-    -------
-    array, shape (F, V)
-        A row for each fold; NaN as in `pearsonr`.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, or there are no folds.
-    """
-    prediction, y = _alike(prediction, y)
-    if not splits:
-        raise ValueError("splits: expected at least one fold, got none")
-    return np.stack([pearsonr(prediction[test], y[test]) for _, test in splits])
-
-
 def prediction_operator(x: ArrayLike, splits: Iterable[Split], *, penalty: float = 1.0) -> Float:
     """All held-out predictions of a ridge of fixed penalty, as one matrix that multiplies the targets.
 
@@ -246,7 +141,7 @@ def prediction_operator(x: ArrayLike, splits: Iterable[Split], *, penalty: float
 
 
 def region_permutation(
-    operator: ArrayLike, y: ArrayLike, regions: ArrayLike, *, permutations: int, seed: int
+    operator: ArrayLike, y: ArrayLike, regions: ArrayLike, splits: Sequence[Split], *, permutations: int, seed: int
 ) -> tuple[Float, Float]:
     """A region's mean r was tested by permuting the items' labels and predicting anew, penalty fixed.
 
@@ -258,6 +153,8 @@ def region_permutation(
         Measured responses.
     regions : array-like of bool, shape (R, V)
         Which columns each region holds; they may overlap.
+    splits : sequence of (train, test)
+        Those of the operator.
     permutations : int
         Relabellings; one relabelling holds for all columns, so their dependence is kept. The cost of each is a
         product (n, n) @ (n, V).
@@ -269,8 +166,8 @@ def region_permutation(
         (1 + relabellings that reach the observed mean r) / (1 + permutations), one-sided: greater than
         chance.
     observed : array, shape (R,)
-        Mean over the region's columns of r between ``operator @ y`` and ``y``. Both are NaN for a region
-        without a column that is finite and varies.
+        Mean over the region's columns of `scores.pooled_pearsonr` of ``operator @ y`` and ``y``. Both are NaN for a
+        region without a column that is finite and varies.
 
     Raises
     ------
@@ -291,24 +188,34 @@ def region_permutation(
     # r ignores the mean and scale of a column, and relabelling changes neither: standardise once.
     standard = np.empty((n, len(asked)), dtype=np.float64 if n <= _EXACT_ITEMS else np.float32)
     for columns in blocks(len(asked), _COLUMNS):
-        standard[:, columns] = _standard(y[:, asked[columns]])
+        standard[:, columns] = standardise(y[:, asked[columns]])
     usable = np.isfinite(standard).all(axis=0)
     standard, weights = standard[:, usable], members[:, asked[usable]].T.astype(np.float64)
     counts = weights.sum(axis=0)
     weights /= np.maximum(counts, 1)
     rng = np.random.default_rng(seed)
     orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(permutations))])
-    # The predictions' mean over items plays no part in r.
-    means = _mean_correlations(h - h.mean(axis=0), standard, weights, orders)
+    folds = membership(splits, n)
+    means = _mean_correlations(h - _mean_operator(splits, n), standard, weights, orders, folds)
     means[:, counts == 0] = np.nan
     return pvalue(means[0], means[1:], tolerance=1e-6), means[0]
 
 
-def _mean_correlations(h: NDArray[Any], y: NDArray[Any], weights: Float, orders: NDArray[np.intp]) -> Float:
+def _mean_operator(splits: Sequence[Split], n: int) -> Float:
+    """The matrix whose product with y is the training part's mean for each held-out item."""
+    operator = np.zeros((n, n))
+    for train, test in splits:
+        operator[np.ix_(test, train)] = 1 / len(train)
+    return operator
+
+
+def _mean_correlations(
+    h: NDArray[Any], y: NDArray[Any], weights: Float, orders: NDArray[np.intp], folds: Float
+) -> Float:
     """Weighted mean r of predictions and standard columns y for each relabelling, (orders, R).
 
-    Relabelling the rows of y and predicting is the same as predicting y with both axes of h relabelled: the
-    small matrix is moved, and the large one stays where it is.
+    Relabelling the rows of y and predicting is the same as predicting y with both axes of h, and the folds, relabelled:
+    the small matrices are moved, and the large one stays where it is.
     """
     n, n_columns = y.shape
     h = h.astype(y.dtype)
@@ -316,38 +223,12 @@ def _mean_correlations(h: NDArray[Any], y: NDArray[Any], weights: Float, orders:
     step = max(1, _NULL_ENTRIES // (n * max(n, min(n_columns, _COLUMNS))))
     for some in blocks(len(orders), step):
         moved = np.stack([h[np.ix_(order, order)] for order in orders[some]]).reshape(-1, n)
+        members = np.stack([folds[:, order] for order in orders[some]])
         for columns in blocks(n_columns, _COLUMNS):
             predicted = (moved @ y[:, columns]).reshape(len(orders[some]), n, -1)
-            agree = np.einsum("kiv,iv->kv", predicted, y[:, columns])
-            length = np.sqrt(np.einsum("kiv,kiv->kv", predicted, predicted))
-            r = np.divide(agree, length, out=np.zeros_like(agree), where=length > 0)
+            r = np.nan_to_num(pooled_correlation(predicted, y[:, columns], members))
             means[some] += r.astype(np.float64) @ weights[columns]
     return means
-
-
-def _standard(values: NDArray[Any]) -> Float:
-    """Columns of mean 0 and length 1; NaN for those that are constant or not finite."""
-    values = values.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        centred = values - values.mean(axis=0)
-        standard = centred / np.sqrt((centred**2).sum(axis=0))
-    standard[:, ~_varies(values)] = np.nan
-    return standard
-
-
-def _varies(values: Float) -> NDArray[np.bool_]:
-    """Whether a column is finite and varies by more than rounding."""
-    finite = np.isfinite(values).all(axis=0)
-    kept = np.where(finite, values, 0)
-    spread = kept.max(axis=0) - kept.min(axis=0)
-    return np.asarray(finite & (spread > 1e-12 * np.abs(kept).max(axis=0)))
-
-
-def _alike(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    a, b = np.asarray(a), np.asarray(b)
-    if a.ndim != 2 or a.shape != b.shape or not len(a):
-        raise ValueError(f"expected two arrays of one shape (n, V), got {a.shape} and {b.shape}")
-    return a, b
 
 
 def _disjoint(splits: Iterable[Split], n_items: int) -> Iterable[Split]:

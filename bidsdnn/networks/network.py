@@ -110,7 +110,7 @@ class Network:
         Parameters
         ----------
         layers : sequence of str, optional
-            Default: `canonical()`.
+            Default: every layer that a forward pass reaches and whose output is a table of pictures.
 
         Returns
         -------
@@ -120,14 +120,14 @@ class Network:
         Raises
         ------
         ConfigError
-            If a layer does not exist, or is not reached by a forward pass.
+            If a layer that was asked for does not exist, or is not reached by a forward pass.
         """
-        asked = self.canonical() if layers is None else list(layers)
+        asked = self.layers if layers is None else list(layers)
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
         batch = self.preprocess(to_pil_image(torch.full((3, 256, 256), 0.5))).unsqueeze(0).to(device)
-        with Recorder(self.module, asked) as record, torch.inference_mode():
+        with Recorder(self.module, asked, lenient=layers is None) as record, torch.inference_mode():
             seen = record(batch)
-        return {name: (type(self.module.get_submodule(name)).__name__, tuple(seen[name].shape[1:])) for name in asked}
+        return {name: (type(self.module.get_submodule(name)).__name__, tuple(seen[name].shape[1:])) for name in seen}
 
 
 class Recorder:
@@ -143,6 +143,8 @@ class Recorder:
         In evaluation mode; its forward pass must not keep state on the module if threads share it.
     layers : sequence of str
         Dotted names of submodules.
+    lenient : bool
+        Whether layers that are not reached, or give no table of pictures, are left out and are no error.
 
     Raises
     ------
@@ -150,12 +152,13 @@ class Recorder:
         If a layer does not exist.
     """
 
-    def __init__(self, module: nn.Module, layers: Sequence[str]) -> None:
+    def __init__(self, module: nn.Module, layers: Sequence[str], *, lenient: bool = False) -> None:
         modules = dict(module.named_modules())
         for layer in layers:
             if not layer or layer not in modules:
                 raise ConfigError(f"layer {layer!r} is not in the network; {closest(layer, filter(None, modules))}")
         self._module = module
+        self._lenient = lenient
         self._layers = {layer: modules[layer] for layer in layers}
         self._local = threading.local()
         self._handles: list[RemovableHandle] = []
@@ -175,6 +178,8 @@ class Recorder:
 
     def _hook(self, layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
         tensor = _first_tensor(output)
+        if self._lenient and (tensor is None or tensor.ndim == 0 or len(tensor) != self._local.size):
+            return
         if tensor is None:
             raise ConfigError(f"layer {layer!r} gives {type(output).__name__}, which holds no tensor; choose another")
         if tensor.ndim == 0 or len(tensor) != self._local.size:
@@ -210,10 +215,10 @@ class Recorder:
         seen: dict[str, Tensor] = self._local.seen
         self._local.seen = {}
         unreached = [layer for layer in self._layers if layer not in seen]
-        if unreached:
+        if unreached and not self._lenient:
             named = ", ".join(unreached[:5])
             raise ConfigError(f"layer {named} is never reached by a forward pass of the network; leave it out")
-        return {layer: seen[layer] for layer in self._layers}
+        return {layer: seen[layer] for layer in self._layers if layer in seen}
 
 
 def _first_tensor(output: Any) -> Tensor | None:

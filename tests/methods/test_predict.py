@@ -11,13 +11,11 @@ import sklearn.metrics
 from bidsdnn.methods.models import Ridge
 from bidsdnn.methods.predict import (
     cross_predict,
-    fold_pearsonr,
     kfold,
-    pearsonr,
     prediction_operator,
-    r2,
     region_permutation,
 )
+from bidsdnn.methods.scores import fold_pearsonr, pearsonr, pooled_pearsonr, r2, training_means
 
 
 def tables(n=24, p=5, v=7, *, seed=0):
@@ -152,6 +150,41 @@ def test_the_operator_names_what_is_wrong():
         prediction_operator(x * np.nan, splits)
 
 
+def _pooled(prediction, y, splits):
+    """The definition written out: each fold's deviations on their own scale, then one correlation."""
+    predicted, measured = np.empty_like(prediction), np.empty_like(y)
+    for train, test in splits:
+        deviation = prediction[test] - y[train].mean(axis=0)
+        predicted[test] = deviation / np.sqrt((deviation**2).mean(axis=0))
+        measured[test] = y[test] - y[train].mean(axis=0)
+    return np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(predicted.T, measured.T, strict=True)])
+
+
+def test_pooled_r_is_the_definition_written_out():
+    x, y = tables(n=30, v=4)
+    splits = kfold(30, 4, seed=1)
+    prediction = cross_predict(Ridge(), x, y, splits)
+    assert pooled_pearsonr(prediction, y, splits).mean() == pytest.approx(_pooled(prediction, y, splits), abs=1e-12)
+    np.testing.assert_allclose(training_means(y, splits)[splits[2][1]][0], y[splits[2][0]].mean(axis=0))
+    y[:, 0], y[3, 1] = 1.0, np.inf
+    constant = np.tile(y.mean(axis=0), (30, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(pooled_pearsonr(prediction, y, splits)).tolist() == [True, True, False, False]
+        assert np.isnan(pooled_pearsonr(training_means(y, splits), y, splits)).all()
+    assert constant.shape == y.shape
+
+
+@pytest.mark.parametrize("n", [24, 60])
+def test_pooled_r_centres_on_zero_for_noise_with_the_penalty_chosen_in_each_fold(n):
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((n, n - 2)), rng.standard_normal((n, 3000))
+    splits = kfold(n, 10, seed=0)
+    prediction = cross_predict(Ridge(), x, y, splits)
+    assert abs(pooled_pearsonr(prediction, y, splits).mean()) < 0.02
+    assert pearsonr(prediction, y).mean() < -0.1
+
+
 @pytest.mark.parametrize("exact_items", [0, 256], ids=["float32", "float64"])
 def test_region_permutation_is_a_refit_for_every_relabelling(exact_items, monkeypatch):
     monkeypatch.setattr("bidsdnn.methods.predict._EXACT_ITEMS", exact_items)
@@ -162,14 +195,14 @@ def test_region_permutation_is_a_refit_for_every_relabelling(exact_items, monkey
     y[2, 6] = np.nan
     regions = np.array([[1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0, 1], [0] * 7], dtype=bool)
     splits = kfold(24, 4, seed=0)
-    p, observed = region_permutation(prediction_operator(x, splits), y, regions, permutations=30, seed=9)
+    p, observed = region_permutation(prediction_operator(x, splits), y, regions, splits, permutations=30, seed=9)
     rng = np.random.default_rng(9)
     orders = [np.arange(24), *(rng.permutation(24) for _ in range(30))]
     used = [[0, 2], [2, 3, 4]]
     # The relabelling of both axes of the operator by an order is the relabelling of y by its inverse.
     means = np.array(
         [
-            [pearsonr(cross_predict(Ridge([1.0]), x, moved[:, some], splits), moved[:, some]).mean() for some in used]
+            [_pooled(cross_predict(Ridge([1.0]), x, moved[:, some], splits), moved[:, some], splits) for some in used]
             for moved in (y[np.argsort(order)] for order in orders)
         ]
     )
@@ -181,8 +214,9 @@ def test_region_permutation_is_a_refit_for_every_relabelling(exact_items, monkey
 
 def test_region_permutation_without_any_usable_voxel_is_nan():
     x, y = tables()
-    operator = prediction_operator(x, kfold(24, 4, seed=0))
-    p, observed = region_permutation(operator, np.ones_like(y), np.ones((2, 7)), permutations=5, seed=0)
+    splits = kfold(24, 4, seed=0)
+    operator = prediction_operator(x, splits)
+    p, observed = region_permutation(operator, np.ones_like(y), np.ones((2, 7)), splits, permutations=5, seed=0)
     assert np.isnan([p, observed]).all()
 
 
@@ -190,8 +224,8 @@ def test_region_permutation_finds_what_was_planted():
     x, y = tables(n=40, v=10)
     y[:, 5:] = np.random.default_rng(4).standard_normal((40, 5))
     regions = np.repeat(np.eye(2, dtype=bool), 5, axis=1)
-    operator = prediction_operator(x, kfold(40, 5, seed=0))
-    p, observed = region_permutation(operator, y, regions, permutations=199, seed=0)
+    splits = kfold(40, 5, seed=0)
+    p, observed = region_permutation(prediction_operator(x, splits), y, regions, splits, permutations=199, seed=0)
     assert p[0] == 1 / 200
     assert observed[0] > 0.6
     assert p[1] > 0.05
@@ -199,14 +233,15 @@ def test_region_permutation_finds_what_was_planted():
 
 def test_region_permutation_names_what_is_wrong():
     x, y = tables()
-    operator = prediction_operator(x, kfold(24, 4, seed=0))
+    splits = kfold(24, 4, seed=0)
+    operator = prediction_operator(x, splits)
     regions = np.ones((1, 7), dtype=bool)
     with pytest.raises(ValueError, match=r"got \(24, 24\), \(24, 7\), \(1, 6\)"):
-        region_permutation(operator, y, regions[:, 1:], permutations=5, seed=0)
+        region_permutation(operator, y, regions[:, 1:], splits, permutations=5, seed=0)
     with pytest.raises(ValueError, match="rows that sum to one"):
-        region_permutation(operator * 2, y, regions, permutations=5, seed=0)
+        region_permutation(operator * 2, y, regions, splits, permutations=5, seed=0)
     with pytest.raises(ValueError, match="permutations: expected at least 1, got 0"):
-        region_permutation(operator, y, regions, permutations=0, seed=0)
+        region_permutation(operator, y, regions, splits, permutations=0, seed=0)
 
 
 def null_p_values(n_simulations, permutations):
@@ -217,8 +252,9 @@ def null_p_values(n_simulations, permutations):
     for simulation in range(n_simulations):
         x = rng.standard_normal((16, 4))
         y = rng.standard_normal((16, 8)) + rng.standard_normal((16, 1))
-        operator = prediction_operator(x, kfold(16, 4, seed=simulation))
-        p.append(region_permutation(operator, y, regions, permutations=permutations, seed=simulation)[0][0])
+        splits = kfold(16, 4, seed=simulation)
+        operator = prediction_operator(x, splits)
+        p.append(region_permutation(operator, y, regions, splits, permutations=permutations, seed=simulation)[0][0])
     return np.array(p)
 
 

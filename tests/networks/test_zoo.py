@@ -42,7 +42,7 @@ def check_untrained(name: str) -> None:
     network = zoo.build(name, weights="none", seed=1)
     assert (network.weights, network.seed, network.module.training) == ("none", 1, False)
     assert network.label == name.replace("_", "+") + "+none+seed1"
-    shapes = network.shapes()
+    shapes = network.shapes(network.canonical())
     assert 5 <= len(shapes) <= MAX_CANONICAL
     assert list(shapes) == network.canonical()
     assert all(np.prod(shape) > 0 for _, shape in shapes.values())

@@ -1,0 +1,53 @@
+"""What ``--list`` prints: the rows of the tables, each with its first sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bidsdnn.analyses import ANALYSES
+from bidsdnn.config import NetworkSpec
+from bidsdnn.lookup import summary
+from bidsdnn.methods import models, rdm, responses
+from bidsdnn.networks.zoo import NETWORKS, build
+
+
+def listing(what: str, networks: Sequence[str]) -> list[str]:
+    """Lines of one list.
+
+    Parameters
+    ----------
+    what : str
+        As ``networks`` or ``analyses``.
+    networks : sequence of str
+        Whose layers are listed.
+
+    Returns
+    -------
+    list of str
+    """
+    if what == "networks":
+        return sorted(NETWORKS)
+    if what == "layers":
+        return [line for text in networks for line in _layers(text)]
+    tables: dict[str, Any] = {
+        "analyses": ANALYSES,
+        "responses": responses.RESPONSES,
+        "dissimilarities": rdm.DISSIMILARITIES,
+        "similarities": rdm.SIMILARITIES,
+        "models": models.MODELS,
+    }
+    return [f"{name}\t{summary(function)}" for name, function in tables[what].items()]
+
+
+def _layers(text: str) -> list[str]:
+    """Name, type and output shape of each layer of a network; canonical ones carry a star."""
+    # Names and shapes do not depend on the weights, so none need be there.
+    spec = NetworkSpec.parse(text, weights="none")
+    network = build(spec.name, weights="none", seed=0, alias=spec.alias)
+    canonical = set(network.canonical())
+    lines = [f"# {network.name}: * is used without --layer"]
+    for name, (kind, shape) in network.shapes().items():
+        size = " x ".join(str(number) for number in shape)
+        lines.append(f"{'*' if name in canonical else ' '} {name}\t{kind}\t{size}")
+    return lines
