@@ -161,3 +161,21 @@ def test_p_is_uniform_on_noise(analysis):
     spread = np.array(found) - np.random.default_rng(0).random(1000) / 100
     assert kstest(spread, "uniform").pvalue > 0.01
     assert 0.03 <= np.mean(np.array(found) <= 0.05) <= 0.07
+
+
+@pytest.mark.slow
+def test_the_groups_test_of_encoding_is_calibrated_on_noise():
+    """1,000 seeded groups of 8 participants whose responses have nothing to do with the network."""
+    from bidsdnn.grouplevel import fisher_z
+    from bidsdnn.methods.inference import sign_flip
+
+    rng = np.random.default_rng(3)
+    n, groups, people, voxels = 30, 1000, 8, 10
+    features = rng.normal(size=(n, n - 1))
+    noise = rng.normal(size=(n, groups * people * voxels)).astype(np.float32)
+    splits = kfold(n, 10, seed=0)
+    r = pooled_pearsonr(cross_predict(Ridge(), features, noise, splits), noise, splits)
+    scores = r.reshape(people, groups, voxels).mean(axis=2)
+    _, p = sign_flip(fisher_z(scores))
+    assert abs(scores.mean()) < 0.005
+    assert 0.03 <= np.mean(p <= 0.05) <= 0.07
