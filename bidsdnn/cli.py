@@ -117,6 +117,10 @@ def _add_networks(g: Any) -> None:
 def _add_analyses(g: Any) -> None:
     g.add_argument("--analysis", nargs="+", metavar="NAME", help="default: encoding rsa")
     g.add_argument("--response", metavar="NAME", help="estimator of single-trial responses, lss or lsa (default: lss)")
+    g.add_argument(*_names("--rdm-metric"), metavar="NAME", help="distance between stimuli (default: correlation)")
+    g.add_argument(
+        *_names("--rdm-comparison"), nargs="+", metavar="NAME", help="between RDMs (default: spearman pearson)"
+    )
     g.add_argument("--permutations", type=int, metavar="N", help="for every p (default: 1000)")
     g.add_argument(*_names("--random-seed"), type=int, metavar="N", help="default: 0")
     g.add_argument(

@@ -93,6 +93,8 @@ class Config(BaseModel):
     high_pass: float = Field(default=128.0, gt=0, allow_inf_nan=False)
     analysis: tuple[str, ...] = ("encoding", "rsa")
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    rdm_metric: str = "correlation"
+    rdm_comparison: tuple[str, ...] = ("spearman", "pearson")
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
 

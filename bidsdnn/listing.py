@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bidsdnn.analyses import ANALYSES
+from bidsdnn.analyses import ANALYSES, METRICS
 from bidsdnn.config import NetworkSpec
 from bidsdnn.lookup import summary
-from bidsdnn.methods import models, rdm, responses
+from bidsdnn.methods import models, responses, similarity
 from bidsdnn.networks.zoo import NETWORKS, build
 
 
@@ -33,8 +33,8 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
     tables: dict[str, Any] = {
         "analyses": ANALYSES,
         "responses": responses.RESPONSES,
-        "dissimilarities": rdm.DISSIMILARITIES,
-        "similarities": rdm.SIMILARITIES,
+        "dissimilarities": METRICS,
+        "similarities": similarity.SIMILARITIES,
         "models": models.MODELS,
     }
     return [f"{name}\t{summary(function)}" for name, function in tables[what].items()]

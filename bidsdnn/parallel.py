@@ -6,6 +6,7 @@ Each piece of work runs with a fixed number of kernel threads, in this process o
 
 from __future__ import annotations
 
+import hashlib
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +63,25 @@ def attempt(function: Callable[[], Any], name: str) -> Outcome:
         return Outcome(name, value=function())
     except Exception as error:  # one participant's failure, whatever it is, must not stop the others
         return Outcome(name, error=error, traceback=traceback.format_exc())
+
+
+def seed_for(seed: int, *names: str) -> int:
+    """Seed of one piece of work: the same whichever worker does it, and different for each name.
+
+    Parameters
+    ----------
+    seed : int
+        The run's.
+    *names : str
+        What the work is.
+
+    Returns
+    -------
+    int
+        32 bits.
+    """
+    text = "\0".join((str(seed), *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def describe(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bidsdnn.methods.rdm import correlation_from_gram
+from bidsdnn.methods.rdm import DISSIMILARITIES, FROM_GRAM, from_gram
 from bidsdnn.methods.reduce import gram
 
 
@@ -65,9 +65,11 @@ class Group:
         inner, sums = gram(self.values)
         return inner, sums, self.values.shape[1]
 
-    def rdm(self) -> np.ndarray:
-        """1 - Pearson correlation between each two rows, shape (n * (n - 1) / 2,)."""
-        return correlation_from_gram(*self.gram())
+    def rdm(self, metric: str = "correlation") -> np.ndarray:
+        """Dissimilarity of each two rows, shape (n * (n - 1) / 2,); in blocks of columns where the metric allows it."""
+        if metric in FROM_GRAM:
+            return from_gram(metric, *self.gram())
+        return DISSIMILARITIES[metric](self.values[:, :])
 
 
 @dataclass(frozen=True, eq=False)

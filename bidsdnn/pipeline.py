@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from bidsdnn import activations, grouplevel, reports
-from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability, seed_for
+from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability
 from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
 from bidsdnn.bids.dataset import Dataset
@@ -30,7 +30,7 @@ from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputErr
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.extract import device as torch_device
-from bidsdnn.parallel import Outcome, attempt, describe, serial, workers
+from bidsdnn.parallel import Outcome, attempt, describe, seed_for, serial, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
 from bidsdnn.responses import responses, shared_entities
@@ -323,6 +323,8 @@ def analyse(
     supplied: dict[str, Any] = {
         # Work on a GPU is serial, in this process; work on processors is spread.
         "map": study.map if device == "cpu" else serial, "device": device,
+        "metric": config.rdm_metric,
+        "comparisons": config.rdm_comparison,
         "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]),
     }  # fmt: skip
@@ -330,7 +332,9 @@ def analyse(
     own = config.parameters.get(name, {})
     # A user's function is part of what its result depends on; a built-in one changes with the version.
     source = "" if name in ANALYSES else inspect.getsource(function)
-    settings: dict[str, Any] = {key: taken[key] for key in ("permutations", "seed") if key in taken}
+    settings: dict[str, Any] = {
+        key: taken[key] for key in ("permutations", "seed", "metric", "comparisons") if key in taken
+    }
     content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
     stem = function.__name__.replace("_", "") if name not in ANALYSES else name
     if study.derivatives.current(stem, content, **entities):

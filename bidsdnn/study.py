@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
+from bidsdnn.analyses import ANALYSES, METRICS, NEEDS_NETWORK
 from bidsdnn.bids.dataset import Dataset, Run, open_dataset
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.events import Presented, choose_stimulus_column, presented, read_events
@@ -23,12 +23,13 @@ from bidsdnn.errors import ConfigError
 from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, resolve
 from bidsdnn.methods.responses import RESPONSES
+from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
 from bidsdnn.plan import run_memory_mb
 
-SUPPLIED = ("regions", "permutations", "seed", "map", "device")
+SUPPLIED = ("regions", "permutations", "seed", "map", "device", "metric", "comparisons")
 """What the program itself passes to an analysis that takes it."""
 
 
@@ -79,6 +80,9 @@ def check_configuration(config: Config) -> None:
     for name in config.analysis:
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
     resolve(config.response, RESPONSES)
+    resolve(config.rdm_metric, METRICS)
+    for name in config.rdm_comparison:
+        resolve(name, SIMILARITIES)
     for name in config.parameters:
         if name not in config.analysis:
             raise ConfigError(f"parameters.{name}: this analysis was not asked for; add it to --analysis")

@@ -194,7 +194,7 @@ def test_real_photographs_and_weights(tmp_path):
     if not shared.is_dir():
         pytest.skip("shared data are not here")
     from bidsdnn.cli import main
-    from bidsdnn.methods.rdm import label_permutation
+    from bidsdnn.methods.similarity import label_permutation
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')

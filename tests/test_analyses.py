@@ -8,12 +8,13 @@ import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import kstest, spearmanr
 
-from bidsdnn.analyses import encoding, region_rdms, reliability, rsa, seed_for
-from bidsdnn.errors import DataError
+from bidsdnn.analyses import METRICS, encoding, region_rdms, reliability, rsa
+from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.methods.models import Ridge
 from bidsdnn.methods.predict import cross_predict, kfold
 from bidsdnn.methods.scores import pooled_pearsonr
-from bidsdnn.parallel import serial
+from bidsdnn.methods.similarity import SIMILARITIES
+from bidsdnn.parallel import seed_for, serial
 from bidsdnn.patterns import Group, Patterns
 
 IDS = [f"s{i:02d}" for i in range(40)]
@@ -116,6 +117,31 @@ def test_rsa_is_the_rank_correlation_of_scipys_distances(planted):
     assert ids == IDS
     np.testing.assert_allclose(rdms["all"], pdist(y.values, "correlation"), atol=1e-9)
     assert np.isnan(rdms["one"]).all()
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.parametrize("comparison", sorted(SIMILARITIES))
+def test_every_metric_and_comparison_runs(planted, metric, comparison):
+    x, y = planted
+    x = x.select(lambda group: group.name == "right")
+    rates = Patterns(x.items, tuple(Group(g.name, np.exp(g.values / 10), g.network) for g in x.groups))
+    regions = {"a": {"all": np.ones(20, dtype=bool)}}
+    options = {**OPTIONS, "permutations": 9, "metric": metric, "comparisons": [comparison]}
+    result = rsa(rates, brain(np.exp(y.values / 5)), regions=regions, **options)
+    row = result.tables["rsa"].iloc[0]
+    expected = SIMILARITIES[comparison](rates.groups[0].rdm(metric), result.arrays["a"][1]["all"])
+    assert row["similarity"] == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(rates.groups[0].rdm(metric), METRICS[metric](rates.groups[0].values), atol=1e-9)
+    assert (row["metric"], row["comparison"]) == (metric, comparison)
+
+
+def test_unknown_metric_or_comparison(planted):
+    with pytest.raises(ConfigError, match="did you mean euclidean"):
+        rsa(*planted, regions={}, **OPTIONS, metric="euclidian")
+    with pytest.raises(ConfigError, match="crossnobis"):
+        rsa(*planted, regions={}, **OPTIONS, metric="crossnobis")
+    with pytest.raises(ConfigError, match="did you mean spearman"):
+        rsa(*planted, regions={}, **OPTIONS, comparisons=["spearmann"])
 
 
 def test_rsa_without_network_gives_the_regions_rdms(planted):

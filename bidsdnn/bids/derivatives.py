@@ -213,8 +213,9 @@ class Derivatives:
                 keys = {**common, "Network": network, "Layers": list(dict.fromkeys(rows.get("layer", [])))}
                 rows = rows.drop(columns=["atlas", *(["network"] if not network else [])])
                 written.append(self.write_table(path, rows, keys))
+        stat = names.label(str(result.sidecar.get("Metric", "correlation")))
         for atlas, (ids, rdms) in result.arrays.items():
-            path = self.path("relmat", ".h5", **entities, **atlas_entities(atlas), stat="correlation")
+            path = self.path("relmat", ".h5", **entities, **atlas_entities(atlas), stat=stat)
             written.append(self.write_rdms(path, rdms, ids, common))
         self.write_receipt(name, written, common, **entities)
 

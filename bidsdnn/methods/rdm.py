@@ -1,27 +1,39 @@
-"""Representational dissimilarity matrices, their comparison and its test.
+"""Representational dissimilarity matrices: how far apart the patterns of each two stimuli are.
 
 An RDM is a condensed vector of pairs, in the order of scipy's ``pdist``: (0, 1), (0, 2), ..., (1, 2), ... The
-one idea: standardised once, RDMs are compared by inner products, so that relabelled stimuli cost an index and
-a matrix product.
+one idea: distances follow from inner products, and those are summed over blocks of columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import combinations
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from bidsdnn.methods.noise import as_precision, stacked_folds, weighted
 from bidsdnn.methods.reduce import blocks
 
 Float = NDArray[np.float64]
 
-_PAIRS_IN_MEMORY = 4_000_000
-"""Permuted pairs of one RDM held at a time."""
+_COLUMNS = 4096
+"""Columns multiplied at a time; a constant, because the order of summation decides the last bits."""
+_SINGLE = 4_000_000
+"""From this many values on, a float32 table is multiplied in float32 and summed over blocks in float64."""
+_ROUNDING = 1e-14
+"""Squared distances below this share of the patterns' sum of squares are zero but for rounding."""
 
 
-def correlation(values: ArrayLike) -> Float:
+class Dissimilarity(Protocol):
+    """A row of `DISSIMILARITIES`: patterns in, condensed RDM out; refuses an argument that it does not use."""
+
+    def __call__(self, values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
+        """Measure each two patterns."""
+
+
+def correlation(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
     """The dissimilarity of two stimuli is one minus the Pearson correlation of their patterns.
 
     Kriegeskorte, Mur & Bandettini (2008), Frontiers in Systems Neuroscience 2, 4.
@@ -29,30 +41,246 @@ def correlation(values: ArrayLike) -> Float:
     Parameters
     ----------
     values : array-like, shape (n, p)
-        A pattern in each row.
+        A pattern in each row. An array, memory map or file dataset is read in blocks of columns.
+    precision, folds : None
 
     Returns
     -------
     array, shape (n * (n - 1) / 2,)
-        From 0 to 2; NaN in the pairs of a row that is constant or not finite.
+        From 0 to 2; NaN in the pairs of a row that is constant or not finite. Exact to 1e-12, and to 1e-6 for
+        float32 tables of 4 million values or more.
 
     Raises
     ------
     ValueError
-        If the table is not two-dimensional.
+        If the table is not two-dimensional, or a precision or folds are given.
     """
-    patterns = np.asarray(values, dtype=np.float64)
-    if patterns.ndim != 2:
-        raise ValueError(f"values: expected shape (n, p), got {patterns.shape}")
-    standard = _standard(patterns)
-    return _condensed(1 - standard @ standard.T)
+    table = _table("correlation", values, precision, folds)
+    (n, p), first = table.shape, table[:, :_COLUMNS]
+    single = first.dtype == np.float32 and n * p >= _SINGLE
+    kind: Any = np.float32 if single else np.float64
+    # Correlations do not change when a row is shifted; near its mean nothing cancels.
+    shift = (np.asarray(first, dtype=np.float64).sum(axis=1, keepdims=True) / max(first.shape[1], 1)).astype(kind)
+    products, sums = np.zeros((n, n)), np.zeros(n)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for columns in blocks(p, _COLUMNS):
+            part = np.asarray(table[:, columns], dtype=kind) - shift
+            products += part @ part.T
+            sums += part @ np.ones(part.shape[1], dtype=kind)
+        offset = shift[:, 0].astype(np.float64)
+        energy = np.diag(products) + 2 * offset * sums + p * offset**2
+    return _correlation_distance(products, sums, max(p, 1), floor=1e-24 * energy)
 
 
-def correlation_from_gram(gram: ArrayLike, row_sums: ArrayLike, n_columns: int) -> Float:
-    """Correlation distances of a wide table, from the inner products of its rows alone.
+def cosine(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
+    """The dissimilarity of two stimuli is one minus the cosine of the angle between their patterns.
 
     Parameters
     ----------
+    values : array-like, shape (n, p)
+        A pattern in each row, read in blocks of columns.
+    precision, folds : None
+
+    Returns
+    -------
+    array, shape (n * (n - 1) / 2,)
+        From 0 to 2; NaN in the pairs of a row that is zero or not finite.
+
+    Raises
+    ------
+    ValueError
+        If the table is not two-dimensional, or a precision or folds are given.
+    """
+    return _cosine_distance(_products(_table("cosine", values, precision, folds)))
+
+
+def euclidean(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
+    """The dissimilarity of two stimuli is the Euclidean distance of their patterns.
+
+    Parameters
+    ----------
+    values : array-like, shape (n, p)
+        A pattern in each row, read in blocks of columns.
+    precision, folds : None
+
+    Returns
+    -------
+    array, shape (n * (n - 1) / 2,)
+        Not divided by the number of columns; NaN in the pairs of a row that is not finite.
+
+    Raises
+    ------
+    ValueError
+        If the table is not two-dimensional, or a precision or folds are given.
+    """
+    return np.sqrt(_squared_distance(_products(_table("euclidean", values, precision, folds), centre=True)))
+
+
+def sqeuclidean(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
+    """The dissimilarity of two stimuli is the squared Euclidean distance of their patterns.
+
+    Parameters
+    ----------
+    values : array-like, shape (n, p)
+        A pattern in each row, read in blocks of columns.
+    precision, folds : None
+
+    Returns
+    -------
+    array, shape (n * (n - 1) / 2,)
+        Not divided by the number of columns (rsatoolbox's is); NaN in the pairs of a row that is not finite.
+
+    Raises
+    ------
+    ValueError
+        If the table is not two-dimensional, or a precision or folds are given.
+    """
+    return _squared_distance(_products(_table("sqeuclidean", values, precision, folds), centre=True))
+
+
+def spearman(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
+    """The dissimilarity of two stimuli is one minus the Spearman rank correlation of their patterns.
+
+    Parameters
+    ----------
+    values : array-like, shape (n, p)
+        A pattern in each row, all in memory: ranks need whole rows. Ties get their mean rank.
+    precision, folds : None
+
+    Returns
+    -------
+    array, shape (n * (n - 1) / 2,)
+        From 0 to 2; NaN in the pairs of a row that is constant or holds NaN.
+
+    Raises
+    ------
+    ValueError
+        If the table is not two-dimensional, or a precision or folds are given.
+    """
+    table = np.asarray(_table("spearman", values, precision, folds))
+    return correlation(rankdata(table, axis=1, nan_policy="propagate"))
+
+
+def mahalanobis(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
+    """The dissimilarity of two stimuli is the squared Mahalanobis distance of their patterns, per channel.
+
+    (a - b) P (a - b)' / p for noise precision P, as in rsatoolbox: squared, and divided by the number of channels.
+    Walther et al. (2016), NeuroImage 137, 188-200.
+
+    Parameters
+    ----------
+    values : array-like, shape (n, p)
+        A pattern in each row.
+    precision : array-like, shape (p, p) or (p,)
+        Inverse of the noise covariance, or its diagonal; from `noise_precision`.
+    folds : None
+
+    Returns
+    -------
+    array, shape (n * (n - 1) / 2,)
+        NaN in the pairs of a row that is not finite.
+
+    Raises
+    ------
+    ValueError
+        If the table is not two-dimensional, the precision is missing or of another shape, or folds are given.
+    """
+    if precision is None:
+        raise ValueError("precision: mahalanobis needs one, from noise_precision; got None")
+    table = np.asarray(_table("mahalanobis", values, None, folds), dtype=np.float64)
+    weights = as_precision(precision, table.shape[1])
+    with np.errstate(invalid="ignore"):
+        table = table - _centre(table)
+        return _squared_distance(weighted(table, weights) @ table.T) / table.shape[1]
+
+
+def crossnobis(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
+    """The dissimilarity of two stimuli is their cross-validated Mahalanobis distance, per channel.
+
+    The mean over all pairs of folds (f, g) of (a_f - b_f) P (a_g - b_g)' / p: noise that is independent between folds
+    cancels, so it is unbiased, zero on average for equal stimuli, and may be negative; equal to rsatoolbox's, which
+    leaves one fold out at a time. Walther et al. (2016), NeuroImage 137, 188-200.
+
+    Parameters
+    ----------
+    values : array-like, shape (folds, n, p), or (rows, p) with `folds`
+        Patterns of the same stimuli in the same order in each fold. A stimulus that is missing from a fold is a
+        row of NaN there; its pairs use the folds that hold both.
+    precision : array-like, shape (p, p) or (p,), optional
+        Inverse of the noise covariance, or its diagonal. None is the identity, for patterns already whitened.
+    folds : array-like, shape (rows,), optional
+        The fold of each row of a two-dimensional table; the k-th row of each fold is stimulus k.
+
+    Returns
+    -------
+    array, shape (n * (n - 1) / 2,)
+        NaN for pairs of stimuli that fewer than two folds hold both of.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds, folds hold different numbers of rows, or shapes disagree.
+    """
+    stacked = stacked_folds(values, folds)
+    n_folds, n, p = stacked.shape
+    white = stacked if precision is None else weighted(stacked, as_precision(precision, p))
+    total, count = np.zeros(n * (n - 1) // 2), np.zeros(n * (n - 1) // 2)
+    for one, other in combinations(range(n_folds), 2):
+        with np.errstate(invalid="ignore"):
+            products = white[one] @ stacked[other].T
+            distance = _upper(_contrast(products))
+        there = np.isfinite(distance)
+        total += np.where(there, distance, 0)
+        count += there
+    return total / np.where(count, count, np.nan) / p
+
+
+def poisson_kl(
+    values: Any,
+    *,
+    precision: ArrayLike | None = None,
+    folds: ArrayLike | None = None,
+    prior_rate: float = 1.0,
+    prior_weight: float = 0.1,
+) -> Float:
+    """The dissimilarity of two stimuli is the symmetrised Kullback-Leibler divergence of Poisson firing rates.
+
+    The mean over channels of (a - b) (log a - log b), after each rate x became (x + w r) / (1 + w) for a prior rate r
+    of weight w: rsatoolbox's definition and prior.
+
+    Parameters
+    ----------
+    values : array-like, shape (n, p)
+        A pattern of rates, none negative, in each row.
+    precision, folds : None
+    prior_rate, prior_weight : float
+
+    Returns
+    -------
+    array, shape (n * (n - 1) / 2,)
+        NaN in the pairs of a row that is not finite.
+
+    Raises
+    ------
+    ValueError
+        If the table is not two-dimensional, a rate is negative, or a precision or folds are given.
+    """
+    table = np.asarray(_table("poisson_kl", values, precision, folds), dtype=np.float64)
+    if (table < 0).any():
+        raise ValueError(f"values: poisson_kl expects rates of at least 0, got {np.nanmin(table)}")
+    rates = (table + prior_rate * prior_weight) / (1 + prior_weight)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        products = rates @ np.log(rates).T
+        return _upper(_contrast(products)) / max(table.shape[1], 1)
+
+
+def from_gram(name: str, gram: ArrayLike, row_sums: ArrayLike, n_columns: int) -> Float:
+    """Distances of a wide table, from the inner products of its rows alone.
+
+    Parameters
+    ----------
+    name : str
+        "correlation", "cosine", "euclidean" or "sqeuclidean".
     gram : array-like, shape (n, n)
         Raw inner products, from `reduce.gram`.
     row_sums : array-like, shape (n,)
@@ -63,175 +291,108 @@ def correlation_from_gram(gram: ArrayLike, row_sums: ArrayLike, n_columns: int) 
     Returns
     -------
     array, shape (n * (n - 1) / 2,)
-        As `correlation`, to about 1e-16 times the ratio of a row's mean square to its variance.
+        To about 1e-16 times the ratio of a row's mean square to its variance, or to its squared distance.
 
     Raises
     ------
     ValueError
-        If the shapes disagree or there are no columns.
+        If the name is another one, the shapes disagree or there are no columns.
     """
     products, sums = np.asarray(gram, dtype=np.float64), np.asarray(row_sums, dtype=np.float64)
     if products.shape != (len(sums), len(sums)):
         raise ValueError(f"gram: expected shape ({len(sums)}, {len(sums)}), got {products.shape}")
     if n_columns < 1:
         raise ValueError(f"n_columns: expected at least 1, got {n_columns}")
-    covariance = products - np.outer(sums, sums) / n_columns
-    energy, spread = np.diag(products), np.diag(covariance)
-    # What centring leaves of a constant row is rounding.
-    spread = np.where(spread > 1e-11 * energy, spread, np.nan)
-    scale = 1 / np.sqrt(spread)
-    return _condensed(1 - covariance * scale * scale[:, None])
+    if name == "correlation":
+        # What centring leaves of a constant row is rounding.
+        return _correlation_distance(products, sums, n_columns, floor=1e-11 * np.diag(products))
+    if name == "cosine":
+        return _cosine_distance(products)
+    if name in ("euclidean", "sqeuclidean"):
+        squared = _squared_distance(products)
+        return squared if name == "sqeuclidean" else np.sqrt(squared)
+    raise ValueError(f"name: expected correlation, cosine, euclidean or sqeuclidean, got {name!r}")
 
 
-def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """RDMs were compared by Spearman's rank correlation, ties at their average rank.
-
-    Parameters
-    ----------
-    a, b : array-like, shape (pairs,)
-
-    Returns
-    -------
-    float
-        From -1 to 1; NaN if either holds NaN or is constant.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
-    return _compare(a, b, rank=True)
+def correlation_from_gram(gram: ArrayLike, row_sums: ArrayLike, n_columns: int) -> Float:
+    """Correlation distances of a wide table: `from_gram` of "correlation"."""
+    return from_gram("correlation", gram, row_sums, n_columns)
 
 
-def pearson(a: ArrayLike, b: ArrayLike) -> float:
-    """RDMs were compared by Pearson correlation.
-
-    Parameters
-    ----------
-    a, b : array-like, shape (pairs,)
-
-    Returns
-    -------
-    float
-        From -1 to 1; NaN if either holds NaN or is constant.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
-    return _compare(a, b, rank=False)
+def _table(name: str, values: Any, precision: ArrayLike | None, folds: ArrayLike | None) -> Any:
+    """A two-dimensional table that can be read by columns, for a distance that uses neither of the arguments."""
+    for given, label in ((precision, "precision"), (folds, "folds")):
+        if given is not None:
+            raise ValueError(f"{label}: {name} does not use any, expected None")
+    table = values if hasattr(values, "shape") else np.asarray(values)
+    if len(table.shape) != 2:
+        raise ValueError(f"values: expected shape (n, p), got {tuple(table.shape)}")
+    return table
 
 
-def label_permutation(
-    models: ArrayLike,
-    brains: ArrayLike,
-    *,
-    comparison: str = "spearman",
-    permutations: int = 1000,
-    seed: int = 0,
-) -> tuple[Float, Float]:
-    """Similarity of RDMs was tested by permuting the stimulus labels: rows and columns together, never pairs.
-
-    Pairs that share a stimulus depend on each other, so permuting entries would be too liberal (Mantel, 1967,
-    Cancer Research 27, 209-220; Kriegeskorte et al., 2008).
-
-    Parameters
-    ----------
-    models : array-like, shape (L, pairs)
-        RDMs of layers.
-    brains : array-like, shape (R, pairs)
-        RDMs of regions, of the same stimuli in the same order.
-    comparison : str
-        A row of `SIMILARITIES`.
-    permutations : int
-        Relabellings; the same ones for all pairs of RDMs.
-    seed : int
-
-    Returns
-    -------
-    similarity : array, shape (L, R)
-    p : array, shape (L, R)
-        (1 + relabellings that reach the observed similarity) / (1 + permutations), one-sided: greater than
-        chance. Both are NaN for an RDM that holds NaN or is constant.
-
-    Raises
-    ------
-    ValueError
-        If the comparison is unknown, shapes differ, the number of pairs is not that of 4 or more stimuli, or
-        there are no permutations.
-    """
-    if comparison not in _RANKED:
-        raise ValueError(f"comparison: expected one of {sorted(_RANKED)}, got {comparison!r}")
-    if permutations < 1:
-        raise ValueError(f"permutations: expected at least 1, got {permutations}")
-    left, right = (np.asarray(rdms, dtype=np.float64) for rdms in (models, brains))
-    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
-        raise ValueError(f"models, brains: expected shapes (L, pairs), (R, pairs), got {left.shape}, {right.shape}")
-    n = _stimuli(left.shape[1])
-    left, right = (_standard(_ranks(rdms) if _RANKED[comparison] else rdms) for rdms in (left, right))
-    similarity = left @ right.T
-    # Relabelling the one side is relabelling the other the inverse way: move the side with fewer RDMs.
-    moved, still = (left, right) if len(left) < len(right) else (right, left)
-    observed = (similarity if moved is right else similarity.T) - 1e-10
-    reached = np.zeros(observed.shape, dtype=int)
-    rng = np.random.default_rng(seed)
-    step = max(1, _PAIRS_IN_MEMORY // left.shape[1])
-    for some in blocks(permutations, step):
-        pairs = _relabelled(n, rng, some.stop - some.start)
-        for index, rdm in enumerate(moved):
-            reached[:, index] += (still @ rdm[pairs] >= observed[:, index, None]).sum(axis=1)
-    p = (1 + (reached if moved is right else reached.T)) / (1 + permutations)
-    return np.clip(similarity, -1, 1), np.where(np.isnan(similarity), np.nan, p)
+def _products(table: Any, *, centre: bool = False) -> Float:
+    """Inner products of the rows, over blocks of columns; with ``centre``, of columns near mean 0."""
+    products = np.zeros((len(table), len(table)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for columns in blocks(table.shape[1], _COLUMNS):
+            part = np.asarray(table[:, columns], dtype=np.float64)
+            if centre:
+                # Distances do not change, and what the patterns share does not drown how they differ.
+                part = part - _centre(part)
+            products += part @ part.T
+    return products
 
 
-def _relabelled(n: int, rng: np.random.Generator, count: int) -> NDArray[np.intp]:
-    """Where relabelled pairs of n stimuli are found in the condensed vector, (pairs, count).
-
-    In each of ``count`` random relabellings, the pair (i, j) becomes (order[i], order[j]).
-    """
-    first, second = np.triu_indices(n, 1)
-    position = np.zeros((n, n), dtype=np.intp)
-    position[first, second] = position[second, first] = np.arange(len(first))
-    orders = np.stack([rng.permutation(n) for _ in range(count)], axis=1)
-    return np.asarray(position[orders[first], orders[second]])
+def _centre(table: Float) -> Float:
+    """Column means of the rows that are finite throughout."""
+    finite = np.isfinite(table).all(axis=1)
+    return np.asarray(table[finite].sum(axis=0) / max(finite.sum(), 1))
 
 
-def _stimuli(n_pairs: int) -> int:
-    n = round((1 + (1 + 8 * n_pairs) ** 0.5) / 2)
-    if n * (n - 1) // 2 != n_pairs or n < 4:
-        raise ValueError(f"pairs: expected n * (n - 1) / 2 for n of at least 4 stimuli, got {n_pairs}")
-    return n
+def _correlation_distance(products: Float, sums: Float, n_columns: int, *, floor: Float) -> Float:
+    """From inner products; rows whose sum of squares about the mean is at most ``floor`` are constant."""
+    with np.errstate(invalid="ignore"):
+        covariance = products - np.outer(sums, sums) / n_columns
+        spread = np.diag(covariance)
+        scale = 1 / np.sqrt(np.where(spread > floor, spread, np.nan))
+        return _upper(np.clip(1 - covariance * scale * scale[:, None], 0, 2))
 
 
-def _compare(a: ArrayLike, b: ArrayLike, *, rank: bool) -> float:
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"a, b: expected two vectors of pairs of one length, got {a.shape} and {b.shape}")
-    rows = np.stack([a, b])
-    first, second = _standard(_ranks(rows) if rank else rows)
-    return float(np.clip(first @ second, -1, 1))
+def _cosine_distance(products: Float) -> Float:
+    energy = np.diag(products)
+    scale = 1 / np.sqrt(np.where(energy > 0, energy, np.nan))
+    with np.errstate(invalid="ignore"):
+        return _upper(np.clip(1 - products * scale * scale[:, None], 0, 2))
 
 
-def _ranks(rows: Float) -> Float:
-    return np.asarray(rankdata(rows, axis=1, nan_policy="propagate"), dtype=np.float64)
+def _squared_distance(products: Float) -> Float:
+    own = np.diag(products)
+    with np.errstate(invalid="ignore"):
+        squared = _contrast(np.where(np.isfinite(products), products, np.nan))
+        # NaN is not below anything, and stays.
+        return _upper(np.where(squared < _ROUNDING * np.add.outer(own, own), 0, squared))
 
 
-def _standard(rows: Float) -> Float:
-    """Rows of mean 0 and length 1; NaN for those that are constant or not finite."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        standard = rows - rows.sum(axis=1, keepdims=True) / rows.shape[1]
-        length = np.sqrt(np.einsum("ij,ij->i", standard, standard))
-        # What centring leaves of a constant row is rounding; of one that is not finite, NaN.
-        usable = length > 1e-12 * np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        standard /= np.where(usable, length, np.nan)[:, None]
-    return standard
+def _contrast(products: Float) -> Float:
+    """Inner product of (a - b) with itself, for each two rows, from the inner products of the rows."""
+    own = np.diag(products)
+    return np.asarray(np.add.outer(own, own) - products - products.T)
 
 
-def _condensed(square: Float) -> Float:
-    return np.asarray(np.clip(square[np.triu_indices(len(square), 1)], 0, 2))
+def _upper(square: Float) -> Float:
+    return np.asarray(square[np.triu_indices(len(square), 1)])
 
 
-DISSIMILARITIES: dict[str, Callable[[ArrayLike], Float]] = {"correlation": correlation}
-SIMILARITIES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"spearman": spearman, "pearson": pearson}
-_RANKED = {"spearman": True, "pearson": False}
+DISSIMILARITIES: dict[str, Dissimilarity] = {
+    "correlation": correlation,
+    "cosine": cosine,
+    "euclidean": euclidean,
+    "sqeuclidean": sqeuclidean,
+    "spearman": spearman,
+    "mahalanobis": mahalanobis,
+    "crossnobis": crossnobis,
+    "poisson_kl": poisson_kl,
+}
+USES_PRECISION = frozenset({"mahalanobis", "crossnobis"})
+USES_FOLDS = frozenset({"crossnobis"})
+FROM_GRAM = frozenset({"correlation", "cosine", "euclidean", "sqeuclidean"})

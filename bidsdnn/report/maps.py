@@ -22,7 +22,7 @@ _VOXELS = {
                     "the agreement of a voxel's responses to repeated presentations of the same stimuli"),
 }  # fmt: skip
 # Share of the highest r from which voxels are coloured.
-_SHOWN_FROM = 0.25
+_SHOWN_FROM = 0.5
 _LEFT = "Slices by their place in mm; the left of the picture is the left of the brain."
 
 
@@ -151,7 +151,7 @@ def _model_maps(entry: Entry, written: Path | None, base: Scan | None, stem: str
         score, base, stem=f"{stem}_stat-pearsonr", label="r of the best layer", floor=floor,
         alt=f"Slices with the highest r over the layers of {model}; the maximum is {highest}.",
     )  # fmt: skip
-    clear = f"voxels below r = {number(floor)}, a quarter of the highest, are left clear"
+    clear = f"voxels below r = {number(floor)}, half of the highest, are left clear"
     caption_where = (
         f"The layer that predicts each voxel best{over}; the fainter, the lower its r; {clear}. "
         f"Of the {count(above.sum(), 'coloured voxel')}: {shares}. {rest}"

@@ -2,170 +2,272 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.stats
 from scipy.spatial.distance import pdist, squareform
+from scipy.stats import rankdata
 
+from bidsdnn.methods import rdm
+from bidsdnn.methods.noise import noise_precision
 from bidsdnn.methods.rdm import (
     DISSIMILARITIES,
-    SIMILARITIES,
+    FROM_GRAM,
+    USES_FOLDS,
+    USES_PRECISION,
     correlation,
     correlation_from_gram,
-    label_permutation,
-    spearman,
+    crossnobis,
+    euclidean,
+    from_gram,
+    mahalanobis,
+    poisson_kl,
+    sqeuclidean,
 )
 from bidsdnn.methods.reduce import gram
 
-REFERENCE = {
-    "spearman": lambda a, b: scipy.stats.spearmanr(a, b).statistic,
-    "pearson": lambda a, b: scipy.stats.pearsonr(a, b).statistic,
-}
+PDIST = ["correlation", "cosine", "euclidean", "sqeuclidean"]
 
 
-def rdms(count, n=8, *, seed=0):
-    rng = np.random.default_rng(seed)
-    return np.stack([correlation(rng.standard_normal((n, 12))) for _ in range(count)])
+def each_two(n):
+    return [(i, j) for i in range(n) for j in range(i + 1, n)]
 
 
-@pytest.mark.parametrize("name", DISSIMILARITIES)
-@pytest.mark.parametrize("shape", [(10, 50), (50, 4), (2, 3)])
-def test_dissimilarities_equal_scipy(name, shape):
+def a_precision(p, seed=0):
+    root = np.random.default_rng(seed).standard_normal((p, p + 3))
+    return np.linalg.inv(root @ root.T)
+
+
+@pytest.mark.parametrize("name", PDIST)
+@pytest.mark.parametrize("shape", [(10, 50), (50, 4), (2, 3), (6, 9000)])
+def test_distances_equal_scipy(name, shape):
     values = np.random.default_rng(0).standard_normal(shape) * 3 + 7
-    np.testing.assert_allclose(DISSIMILARITIES[name](values), pdist(values, name), rtol=0, atol=1e-10)
+    expected = pdist(values, name)
+    np.testing.assert_allclose(DISSIMILARITIES[name](values), expected, rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(DISSIMILARITIES[name](values.tolist()), expected, rtol=1e-12, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", PDIST)
 @pytest.mark.parametrize("offset", [0.0, 20.0])
-def test_correlation_follows_from_inner_products(offset):
+def test_distances_follow_from_inner_products(name, offset):
     values = np.random.default_rng(1).standard_normal((10, 300)) + offset
     products, sums = gram(values, block=64)
-    np.testing.assert_allclose(correlation_from_gram(products, sums, 300), pdist(values, "correlation"), atol=1e-10)
+    np.testing.assert_allclose(from_gram(name, products, sums, 300), pdist(values, name), atol=1e-9)
+    assert name in FROM_GRAM
+
+
+def test_spearman_is_the_correlation_of_ranks():
+    values = np.random.default_rng(1).integers(0, 5, (7, 30)).astype(float)
+    expected = pdist(rankdata(values, axis=1), "correlation")
+    np.testing.assert_allclose(DISSIMILARITIES["spearman"](values), expected, atol=1e-12)
+
+
+def test_mahalanobis_by_the_formula():
+    values, precision = np.random.default_rng(2).standard_normal((6, 5)) + 50, a_precision(5)
+    expected = pdist(values, "mahalanobis", VI=precision) ** 2 / 5
+    np.testing.assert_allclose(mahalanobis(values, precision=precision), expected, rtol=1e-9)
+    np.testing.assert_allclose(mahalanobis(values, precision=np.ones(5)), sqeuclidean(values) / 5, rtol=1e-9)
+    diagonal = np.arange(1.0, 6)
+    expected = mahalanobis(values, precision=np.diag(diagonal))
+    np.testing.assert_allclose(mahalanobis(values, precision=diagonal), expected, rtol=1e-12)
+
+
+def crossnobis_by_formula(patterns, precision):
+    """Each two stimuli, each two folds, one by one."""
+    found = []
+    for i, j in each_two(patterns.shape[1]):
+        contrast = patterns[:, i] - patterns[:, j]
+        terms = [contrast[f] @ precision @ contrast[g] for f, g in each_two(len(patterns))]
+        terms = [term for term in terms if np.isfinite(term)]
+        found.append(np.mean(terms) / patterns.shape[2] if terms else np.nan)
+    return np.array(found)
+
+
+def test_crossnobis_by_the_formula():
+    patterns, precision = np.random.default_rng(3).standard_normal((4, 6, 5)), a_precision(5)
+    expected = crossnobis_by_formula(patterns, precision)
+    np.testing.assert_allclose(crossnobis(patterns, precision=precision), expected, atol=1e-12)
+    np.testing.assert_allclose(crossnobis(patterns), crossnobis_by_formula(patterns, np.eye(5)), atol=1e-12)
+    # The same as rows of a table, the folds in turn.
+    rows, folds = patterns.transpose(1, 0, 2).reshape(24, 5), np.tile([3, 5, 7, 9], 6)
+    np.testing.assert_allclose(crossnobis(rows, precision=precision, folds=folds), expected, atol=1e-12)
+
+
+def test_crossnobis_uses_the_folds_that_hold_both_stimuli():
+    patterns = np.random.default_rng(4).standard_normal((3, 5, 4))
+    patterns[0, 1, 2], patterns[0, 4], patterns[1, 4] = np.nan, np.nan, np.inf
+    expected = crossnobis_by_formula(np.where(np.isfinite(patterns), patterns, np.nan), np.eye(4))
+    found = crossnobis(patterns)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_array_equal(np.isnan(found), [4 in pair for pair in each_two(5)])
+
+
+def test_crossnobis_is_unbiased_and_mahalanobis_is_not():
+    """Two equal stimuli and one that differs, in noise of a known covariance."""
+    rng = np.random.default_rng(5)
+    truth = np.zeros((3, 8))
+    truth[2] = 1.0
+    root = np.linalg.cholesky(np.linalg.inv(a_precision(8, seed=1)) / 20)
+    precision = np.linalg.inv(root @ root.T)
+    folds = truth + rng.standard_normal((2000, 2, 3, 8)) @ root.T
+    found = np.array([crossnobis(pair, precision=precision) for pair in folds])
+    expected = mahalanobis(truth, precision=precision)
+    error = found.std(axis=0) / 2000**0.5
+    assert (np.abs(found.mean(axis=0) - expected) < 4 * error).all()
+    assert (found[:, 0] < 0).mean() > 0.3
+    biased = np.mean([mahalanobis(pair.mean(axis=0), precision=precision) for pair in folds], axis=0)
+    np.testing.assert_allclose(biased - expected, 1, atol=0.1)
+
+
+def test_poisson_kl_by_the_formula():
+    rates = np.random.default_rng(6).poisson(3, (6, 20)).astype(float)
+    smooth = (rates + 0.1) / 1.1
+    expected = [((smooth[i] - smooth[j]) * np.log(smooth[i] / smooth[j])).mean() for i, j in each_two(6)]
+    np.testing.assert_allclose(poisson_kl(rates), expected, atol=1e-12)
+    exact = ((rates[0] + 1 - rates[1] - 1) * np.log((rates[0] + 1) / (rates[1] + 1))).mean()
+    assert poisson_kl(rates + 1, prior_weight=0)[0] == pytest.approx(exact)
+
+
+def test_rsatoolbox_agrees():
+    data = pytest.importorskip("rsatoolbox.data", reason="rsatoolbox is not installed")
+    calc = pytest.importorskip("rsatoolbox.rdm.calc", reason="rsatoolbox is not installed")
+    rng = np.random.default_rng(7)
+    stacked, precision = rng.standard_normal((3, 6, 5)), a_precision(5)
+    one, rates = data.Dataset(stacked[0]), rng.poisson(3, (6, 5)).astype(float)
+    folds, stimuli = np.repeat(np.arange(3), 6), np.tile(np.arange(6), 3)
+    rows = stacked.reshape(18, 5)
+    repeated = data.Dataset(rows, obs_descriptors={"stimulus": stimuli, "fold": folds})
+    crossed = calc.calc_rdm_crossnobis(repeated, "stimulus", noise=precision, cv_descriptor="fold")
+    for ours, theirs in [
+        (correlation(stacked[0]), calc.calc_rdm_correlation(one)),
+        (sqeuclidean(stacked[0]) / 5, calc.calc_rdm_euclidean(one)),
+        (mahalanobis(stacked[0], precision=precision), calc.calc_rdm_mahalanobis(one, noise=precision)),
+        (crossnobis(rows, precision=precision, folds=folds), crossed),
+        (poisson_kl(rates), calc.calc_rdm_poisson(data.Dataset(rates))),
+    ]:
+        np.testing.assert_allclose(ours, theirs.get_vectors()[0], atol=1e-10)
+    noise = pytest.importorskip("rsatoolbox.data.noise", reason="rsatoolbox is not installed")
+    residuals = rng.standard_normal((40, 5)) @ np.linalg.cholesky(precision).T + 3
+    for method, theirs in [("diagonal", "diag"), ("shrinkage", "shrinkage_eye"), ("full", "full")]:
+        ours = noise_precision(residuals, method=method)
+        expected = noise.prec_from_residuals(residuals, method=theirs)
+        np.testing.assert_allclose(np.diag(ours) if ours.ndim == 1 else ours, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("offset", [0, 100])
+def test_large_single_precision_tables_are_exact_to_five_digits(offset, monkeypatch):
+    values = np.random.default_rng(8).standard_normal((12, 9000)).astype(np.float32) + np.float32(offset)
+    values[3] = offset
+    exact = correlation(values)
+    monkeypatch.setattr(rdm, "_SINGLE", 1)
+    found = correlation(values)
+    np.testing.assert_allclose(found, exact, atol=1e-6)
+    assert np.nanmax(np.abs(found - exact)) > 0, "not the path in single precision"
+
+
+class Streamed:
+    """A table that says how much of it was read at a time."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype, self.widest = values, values.shape, values.dtype, 0
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, where):
+        part = self.values[where]
+        self.widest = max(self.widest, part.shape[1])
+        return part
+
+
+@pytest.mark.parametrize("name", PDIST)
+def test_tables_larger_than_memory_are_read_in_blocks(name):
+    table = Streamed(np.random.default_rng(9).standard_normal((5, 10000)) + 1)
+    np.testing.assert_allclose(DISSIMILARITIES[name](table), pdist(table.values, name), rtol=1e-10)
+    assert table.widest == 4096
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
 def test_a_constant_pattern_has_no_correlation(value):
     values = np.random.default_rng(2).standard_normal((5, 30))
     values[3] = value
-    expected = np.isnan(np.where(np.eye(5), 0, 1) * np.where(np.arange(5) == 3, np.nan, 0)[:, None])
-    touched = squareform((expected | expected.T) & ~np.eye(5, dtype=bool))
+    touched = np.array([3 in pair for pair in each_two(5)])
     np.testing.assert_array_equal(np.isnan(correlation(values)), touched)
+    np.testing.assert_array_equal(np.isnan(DISSIMILARITIES["spearman"](values)), touched)
     np.testing.assert_array_equal(np.isnan(correlation_from_gram(*gram(values), 30)), touched)
-    values[3, 0] = np.nan
-    np.testing.assert_array_equal(np.isnan(correlation(values)), touched)
+
+
+@pytest.mark.parametrize("name", sorted(set(DISSIMILARITIES) - USES_FOLDS))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_pattern_that_is_not_finite_spares_the_others(name, value):
+    values = np.random.default_rng(2).random((5, 30))
+    given = {"precision": np.ones(30)} if name in USES_PRECISION else {}
+    whole = DISSIMILARITIES[name](values, **given)
+    values[3, 4] = value
+    if name == "spearman" and value == np.inf:
+        assert np.isfinite(DISSIMILARITIES[name](values)).all()
+        return
+    expected = np.where([3 in pair for pair in each_two(5)], np.nan, whole)
+    np.testing.assert_allclose(DISSIMILARITIES[name](values, **given), expected, rtol=1e-10)
 
 
 def test_identical_and_opposite_patterns_have_the_extreme_distances():
     pattern = np.random.default_rng(3).standard_normal(9)
     np.testing.assert_allclose(correlation([pattern, 2 * pattern + 1, -pattern]), [0, 2, 2], atol=1e-12)
+    np.testing.assert_allclose(DISSIMILARITIES["cosine"]([pattern, 2 * pattern, -pattern]), [0, 2, 2], atol=1e-12)
+    assert np.isnan(DISSIMILARITIES["cosine"]([pattern, 0 * pattern]))
+    same = np.array([pattern + 1e6, pattern + 1e6, -pattern])
+    assert euclidean(same)[0] == 0
+    assert from_gram("euclidean", *gram(same), 9)[0] == 0
 
 
-@pytest.mark.parametrize("name", SIMILARITIES)
-def test_similarities_equal_scipy_with_ties(name):
-    rng = np.random.default_rng(4)
-    a = rng.integers(0, 6, 45).astype(float)
-    b = a + rng.integers(0, 4, 45)
-    assert SIMILARITIES[name](a, b) == pytest.approx(REFERENCE[name](a, b), abs=1e-12)
-    assert SIMILARITIES[name](a, a) == pytest.approx(1)
+@pytest.mark.parametrize("method", ["diagonal", "shrinkage", "full"])
+def test_noise_precision_inverts_the_covariance(method):
+    covariance = np.diag([1.0, 4, 9, 16]) if method == "diagonal" else np.linalg.inv(a_precision(4))
+    residuals = np.random.default_rng(10).multivariate_normal(np.full(4, 5), covariance, 200000)
+    precision = noise_precision(residuals, method=method)
+    product = np.diag(precision) @ covariance if method == "diagonal" else precision @ covariance
+    np.testing.assert_allclose(product, np.eye(4), atol=0.06)
 
 
-@pytest.mark.parametrize("name", SIMILARITIES)
-def test_similarity_to_nothing_is_nan(name):
-    a = np.arange(6.0)
-    assert np.isnan(SIMILARITIES[name](a, np.full(6, 0.1)))
-    assert np.isnan(SIMILARITIES[name](a, np.where(a == 2, np.nan, a)))
-    with pytest.raises(ValueError, match=r"got \(6,\) and \(5,\)"):
-        SIMILARITIES[name](a, a[1:])
-
-
-@pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
-@pytest.mark.parametrize("name", SIMILARITIES)
-def test_label_permutation_permutes_rows_and_columns(name, counts, monkeypatch):
-    """Against a loop that moves the square matrix and asks scipy anew."""
-    monkeypatch.setattr("bidsdnn.methods.rdm._PAIRS_IN_MEMORY", 28 * 7)
-    models, brains = rdms(counts[0]), rdms(counts[1], seed=1)
-    similarity, p = label_permutation(models, brains, comparison=name, permutations=20, seed=5)
-    rng = np.random.default_rng(5)
-    orders = [rng.permutation(8) for _ in range(20)]
-    for i, model in enumerate(models):
-        for j, brain in enumerate(brains):
-            observed = REFERENCE[name](model, brain)
-            assert similarity[i, j] == pytest.approx(observed, abs=1e-12)
-            # The side with fewer RDMs is the one that is moved.
-            moved, still = (model, brain) if len(models) < len(brains) else (brain, model)
-            null = [REFERENCE[name](squareform(squareform(moved)[np.ix_(o, o)]), still) for o in orders]
-            assert p[i, j] == (1 + sum(value >= observed - 1e-10 for value in null)) / 21
-
-
-def test_ties_count_against_significance():
-    """Two clusters of two: 8 of the 24 relabellings leave the RDM as it is."""
-    rdm = squareform(np.kron([[0, 1], [1, 0]], np.ones((2, 2))))[None]
-    for comparison in SIMILARITIES:
-        _, p = label_permutation(rdm, rdm, comparison=comparison, permutations=3000, seed=0)
-        assert p[0, 0] == pytest.approx(1 / 3, abs=0.03)
-
-
-def test_a_planted_similarity_is_found_and_a_missing_rdm_spares_the_others():
-    models = rdms(3, n=12)
-    brains = np.stack([models[1] + 0.1 * rdms(1, n=12, seed=8)[0], np.full(66, 0.5), models[0]])
-    models[2, 7] = np.nan
-    similarity, p = label_permutation(models, brains, permutations=199, seed=0)
-    assert p[1, 0] == p[0, 2] == 1 / 200
-    assert similarity[0, 2] == pytest.approx(1)
-    assert p[0, 0] > 0.05
-    unknown = np.array([[False, True, False], [False, True, False], [True, True, True]])
-    np.testing.assert_array_equal(np.isnan(p), unknown)
-    np.testing.assert_array_equal(np.isnan(similarity), unknown)
+def test_noise_precision_is_that_of_the_written_out_covariance():
+    residuals = np.random.default_rng(11).standard_normal((30, 4)) + 2
+    np.testing.assert_allclose(noise_precision(residuals), 1 / residuals.var(axis=0, ddof=1))
+    full = np.linalg.inv(np.cov(residuals.T))
+    np.testing.assert_allclose(noise_precision(residuals, method="full"), full, rtol=1e-10)
+    # Shrinkage stays between the two, and has an inverse where the covariance has none.
+    short = noise_precision(residuals[:3], method="shrinkage")
+    assert (np.linalg.eigvalsh(short) > 0).all()
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("call", "message"),
     [
-        ({"comparison": "cosine"}, r"comparison: expected one of \['pearson', 'spearman'\], got 'cosine'"),
-        ({"permutations": 0}, "permutations: expected at least 1, got 0"),
-        ({"brains": np.zeros((2, 27))}, r"got \(2, 28\), \(2, 27\)"),
-        ({"models": np.zeros((1, 29)), "brains": np.zeros((1, 29))}, "at least 4 stimuli, got 29"),
-        ({"models": np.zeros((1, 3)), "brains": np.zeros((1, 3))}, "at least 4 stimuli, got 3"),
+        (lambda: correlation(np.zeros(3)), r"values: expected shape \(n, p\), got \(3,\)"),
+        (lambda: correlation(np.zeros((3, 2)), folds=[1, 2, 3]), "folds: correlation does not use any"),
+        (lambda: euclidean(np.zeros((3, 2)), precision=np.eye(2)), "precision: euclidean does not use any"),
+        (lambda: mahalanobis(np.zeros((3, 2))), "precision: mahalanobis needs one"),
+        (lambda: mahalanobis(np.zeros((3, 2)), precision=np.eye(3)), r"precision: expected shape \(2, 2\) or \(2,\)"),
+        (lambda: mahalanobis(np.zeros((3, 2)), precision=[[1, 2], [0, 1]]), "precision: expected a symmetric matrix"),
+        (lambda: mahalanobis(np.zeros((3, 2)), precision=[1, np.nan]), "precision: expected finite numbers"),
+        (lambda: crossnobis(np.zeros((3, 2))), r"expected shape \(folds, n, p\), or \(rows, p\) with folds"),
+        (lambda: crossnobis(np.zeros((1, 3, 2))), "needs at least 2 repeats, got 1"),
+        (lambda: crossnobis(np.zeros((3, 2)), folds=[1, 1, 1]), "needs at least 2 repeats, got 1"),
+        (lambda: crossnobis(np.zeros((3, 2)), folds=[1, 1, 2]), r"got \[2, 1\] rows in \[1, 2\]"),
+        (lambda: crossnobis(np.zeros((3, 2)), folds=[1, 1]), r"one for each row of a table .*got \(2,\), \(3, 2\)"),
+        (lambda: poisson_kl([[1, -2], [3, 4]]), "poisson_kl expects rates of at least 0, got -2"),
+        (lambda: from_gram("spearman", np.eye(2), np.ones(2), 4), "got 'spearman'"),
+        (lambda: correlation_from_gram(np.zeros((3, 3)), np.zeros(2), 4), r"gram: expected shape \(2, 2\)"),
+        (lambda: correlation_from_gram(np.zeros((3, 3)), np.zeros(3), 0), "n_columns: expected at least 1, got 0"),
+        (lambda: noise_precision(np.zeros((1, 3))), "t of at least 2"),
+        (lambda: noise_precision([[1, np.nan], [2, 3]]), "residuals: expected finite numbers"),
+        (lambda: noise_precision([[1, 5], [2, 5]]), "channel 1 is constant"),
+        (lambda: noise_precision([[1, 5], [2, 4]], method="full"), "needs more than 2 rows, got 2"),
+        (lambda: noise_precision([[1, 5], [2, 4]], method="x"), "expected diagonal, shrinkage or full, got 'x'"),
     ],
 )
-def test_label_permutation_names_what_is_wrong(change, message):
-    given = {"models": rdms(2), "brains": rdms(2)} | change
+def test_what_is_wrong_is_named(call, message):
     with pytest.raises(ValueError, match=message):
-        label_permutation(given.pop("models"), given.pop("brains"), **given)
+        call()
 
 
-def test_rdm_functions_name_what_is_wrong():
-    with pytest.raises(ValueError, match=r"values: expected shape \(n, p\), got \(3,\)"):
-        correlation(np.zeros(3))
-    with pytest.raises(ValueError, match=r"gram: expected shape \(2, 2\), got \(3, 3\)"):
-        correlation_from_gram(np.zeros((3, 3)), np.zeros(2), 4)
-    with pytest.raises(ValueError, match="n_columns: expected at least 1, got 0"):
-        correlation_from_gram(np.zeros((3, 3)), np.zeros(3), 0)
-
-
-def test_the_tables_agree():
-    assert spearman is SIMILARITIES["spearman"]
-    similarity, _ = label_permutation(rdms(1), rdms(1, seed=1), permutations=1)
-    assert similarity[0, 0] == pytest.approx(spearman(rdms(1)[0], rdms(1, seed=1)[0]))
-    for comparison in SIMILARITIES:
-        assert label_permutation(rdms(1), rdms(1), comparison=comparison, permutations=1)[0] == pytest.approx(1)
-
-
-def null_p_values(n_simulations, permutations):
-    """p of unrelated RDMs whose pairs depend on each other through their stimuli."""
-    rng = np.random.default_rng(21)
-    p = []
-    for simulation in range(n_simulations):
-        # Stimuli of unequal noise give whole rows of an RDM large or small distances.
-        spread = rng.uniform(0.2, 3, (2, 10, 1))
-        model, brain = (correlation(1 + np.arange(8) + s * rng.standard_normal((10, 8))) for s in spread)
-        p.append(label_permutation(model[None], brain[None], permutations=permutations, seed=simulation)[1][0, 0])
-    return np.array(p)
-
-
-def test_label_permutation_is_calibrated():
-    assert scipy.stats.kstest(null_p_values(300, 99), "uniform").pvalue > 0.01
-
-
-@pytest.mark.slow
-def test_label_permutation_is_calibrated_in_many_simulations():
-    p = null_p_values(2000, 199)
-    assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
-    assert 0.03 < (p <= 0.05).mean() < 0.07
+def test_pairs_are_in_the_order_of_pdist():
+    square = squareform(correlation(np.random.default_rng(12).standard_normal((4, 9))))
+    assert square[0, 3] == correlation(np.random.default_rng(12).standard_normal((4, 9)))[2]

@@ -354,5 +354,5 @@ def test_weak_voxels_are_left_clear_and_the_caption_says_from_where(output, log)
     output.map(data, "pearsonr", "encoding", {"Layers": ["a", "b"]}, **model)
     output.table(encoding_table(network="m"), "encoding", SIDECAR, **model, atlas="demo")
     _, outline = read(output, log)
-    assert "voxels below r = .20, a quarter of the highest, are left clear" in outline.text
+    assert "voxels below r = .40, half of the highest, are left clear" in outline.text
     assert "Of the 108 coloured voxels: a in 100%, b in 0%." in outline.text

@@ -1,0 +1,135 @@
+"""Noise between channels, and patterns in folds: what Mahalanobis and cross-validated distances are given.
+
+The one idea: a precision matrix weighs channels by how reliable they are, together and apart; a diagonal one is
+kept as a vector, so that a whole brain's fits in memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+
+def noise_precision(residuals: ArrayLike, *, method: str = "diagonal") -> Float:
+    """The inverse of the noise covariance of channels, from residuals of the responses or scatter of the trials.
+
+    Covariances are about the mean of each channel, with t - 1 degrees of freedom, as in rsatoolbox (its "diag",
+    "shrinkage_eye" and "full").
+
+    Parameters
+    ----------
+    residuals : array-like, shape (t, p)
+        A time point or trial in each row, a channel in each column.
+    method : str
+        "diagonal": variances alone. "shrinkage": towards a multiple of the identity, by as much as Ledoit &
+        Wolf (2004), Journal of Multivariate Analysis 88, 365-411, estimate. "full": as measured, which needs
+        more rows than channels.
+
+    Returns
+    -------
+    array, shape (p,) for "diagonal", else (p, p)
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, the table is not two-dimensional, has fewer than two rows, holds a value that
+        is not finite or a constant channel, or its full covariance has no inverse.
+    """
+    table = np.asarray(residuals, dtype=np.float64)
+    if table.ndim != 2 or len(table) < 2:
+        raise ValueError(f"residuals: expected shape (t, p) with t of at least 2, got {table.shape}")
+    if not np.isfinite(table).all():
+        raise ValueError("residuals: expected finite numbers, got NaN or infinity")
+    t, p = table.shape
+    table = table - table.mean(axis=0)
+    variance = np.einsum("ij,ij->j", table, table) / (t - 1)
+    if (variance == 0).any():
+        raise ValueError(f"residuals: channel {int(np.argmin(variance))} is constant, its noise has no inverse")
+    if method == "diagonal":
+        return np.asarray(1 / variance)
+    if method == "shrinkage":
+        from sklearn.covariance import ledoit_wolf
+
+        covariance = ledoit_wolf(table, assume_centered=True)[0] * t / (t - 1)
+        return np.asarray(np.linalg.inv(covariance))
+    if method != "full":
+        raise ValueError(f"method: expected diagonal, shrinkage or full, got {method!r}")
+    if t <= p:
+        raise ValueError(f"residuals: a full covariance of {p} channels needs more than {p} rows, got {t}")
+    return np.asarray(np.linalg.inv(table.T @ table / (t - 1)))
+
+
+def as_precision(precision: ArrayLike, n_channels: int) -> Float:
+    """Check the inverse of a noise covariance, or its diagonal, against the number of channels.
+
+    Parameters
+    ----------
+    precision : array-like, shape (p, p) or (p,)
+    n_channels : int
+        p.
+
+    Returns
+    -------
+    array, shape (p, p) or (p,)
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one, or the matrix is not symmetric or not finite.
+    """
+    weights = np.asarray(precision, dtype=np.float64)
+    if weights.shape not in ((n_channels,), (n_channels, n_channels)):
+        raise ValueError(
+            f"precision: expected shape ({n_channels}, {n_channels}) or ({n_channels},), got {weights.shape}"
+        )
+    if not np.isfinite(weights).all():
+        raise ValueError("precision: expected finite numbers, got NaN or infinity")
+    if weights.ndim == 2 and np.abs(weights - weights.T).max(initial=0) > 1e-8 * np.abs(weights).max(initial=0):
+        raise ValueError("precision: expected a symmetric matrix, got one that differs from its transpose")
+    return weights
+
+
+def weighted(patterns: Float, weights: Float) -> Float:
+    """Patterns (..., p) times a precision (p, p), or its diagonal (p,)."""
+    return np.asarray(patterns * weights if weights.ndim == 1 else patterns @ weights)
+
+
+def stacked_folds(values: ArrayLike, folds: ArrayLike | None) -> Float:
+    """Patterns by fold, stimulus and channel.
+
+    Parameters
+    ----------
+    values : array-like, shape (folds, n, p), or (rows, p) with `folds`
+    folds : array-like, shape (rows,), optional
+        The fold of each row; the k-th row of each fold is stimulus k.
+
+    Returns
+    -------
+    array, shape (folds, n, p)
+        A row that is not finite throughout is NaN throughout.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds, folds hold different numbers of rows, or shapes disagree.
+    """
+    table = np.array(values, dtype=np.float64)
+    if folds is not None:
+        label = np.asarray(folds)
+        if table.ndim != 2 or label.shape != table.shape[:1]:
+            raise ValueError(f"folds: expected one for each row of a table (rows, p), got {label.shape}, {table.shape}")
+        names, code, count = np.unique(label, return_inverse=True, return_counts=True)
+        if (count != count[0]).any():
+            raise ValueError(
+                f"folds: expected the same stimuli in each, got {count.tolist()} rows in {names.tolist()}; "
+                "give shape (folds, n, p) with NaN for a stimulus that is missing"
+            )
+        table = table[np.argsort(code, kind="stable")].reshape(len(names), count[0], table.shape[1])
+    if table.ndim != 3:
+        raise ValueError(f"values: expected shape (folds, n, p), or (rows, p) with folds, got {table.shape}")
+    if len(table) < 2:
+        raise ValueError(f"folds: a cross-validated distance needs at least 2 repeats, got {len(table)}")
+    table[~np.isfinite(table).all(axis=2)] = np.nan
+    return table
