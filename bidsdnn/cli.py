@@ -117,6 +117,7 @@ def _add_networks(g: Any) -> None:
 def _add_analyses(g: Any) -> None:
     g.add_argument("--analysis", nargs="+", metavar="NAME", help="default: encoding rsa")
     g.add_argument("--response", metavar="NAME", help="estimator of single-trial responses, lss or lsa (default: lss)")
+    g.add_argument("--rdm", nargs="+", metavar="NAME=PATH", help="measured RDMs, a file a region, in place of brains")
     g.add_argument(*_names("--rdm-metric"), metavar="NAME", help="distance between stimuli (default: correlation)")
     g.add_argument(
         *_names("--rdm-comparison"), nargs="+", metavar="NAME", help="between RDMs (default: spearman pearson)"
@@ -193,8 +194,9 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, prefix in {"participant_label": "sub-", "session_label": "ses-", "task_id": "task-"}.items():
         if name in given:
             given[name] = _labels(given[name], prefix)
-    if "derivatives" in given:
-        given["derivatives"] = _derivatives(given["derivatives"])
+    for name in ("derivatives", "rdm"):
+        if name in given:
+            given[name] = _named_paths(given[name], f"--{name}")
     values |= given
     for name in ("bids_dir", "out_dir", "analysis_level"):
         if name not in values:
@@ -213,7 +215,7 @@ def _labels(texts: Sequence[str], prefix: str) -> list[str]:
     return [text.removeprefix(prefix) for text in texts]
 
 
-def _derivatives(pairs: Sequence[str]) -> dict[str, str]:
+def _named_paths(pairs: Sequence[str], flag: str) -> dict[str, str]:
     """Read NAME=PATH, or PATH alone, whose last folder is its name."""
     named: dict[str, str] = {}
     for text in pairs:
@@ -221,7 +223,7 @@ def _derivatives(pairs: Sequence[str]) -> dict[str, str]:
         if not equals:
             name, path = Path(text).absolute().name, text
         if name in named:
-            raise ConfigError(f"--derivatives {text}: the name {name!r} stands twice; write OTHER={path}")
+            raise ConfigError(f"{flag} {text}: the name {name!r} stands twice; write OTHER={path}")
         named[name] = path
     return named
 

@@ -93,6 +93,7 @@ class Config(BaseModel):
     high_pass: float = Field(default=128.0, gt=0, allow_inf_nan=False)
     analysis: tuple[str, ...] = ("encoding", "rsa")
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    rdm: dict[str, Path] = Field(default_factory=dict)
     rdm_metric: str = "correlation"
     rdm_comparison: tuple[str, ...] = ("spearman", "pearson")
     permutations: int = Field(default=1000, ge=1)
@@ -134,7 +135,7 @@ class Config(BaseModel):
     def _absolute_atlases(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser().absolute() for path in paths)
 
-    @field_validator("derivatives")
+    @field_validator("derivatives", "rdm")
     @classmethod
     def _absolute_derivatives(cls, paths: dict[str, Path]) -> dict[str, Path]:
         return {name: path.expanduser().absolute() for name, path in paths.items()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bidsdnn.analyses import ANALYSES, METRICS
+from bidsdnn.analyses import ANALYSES
 from bidsdnn.config import NetworkSpec
+from bidsdnn.geometry import METRICS
 from bidsdnn.lookup import summary
 from bidsdnn.methods import models, responses, similarity
 from bidsdnn.networks.zoo import NETWORKS, build

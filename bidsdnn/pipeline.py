@@ -14,15 +14,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
 from bidsdnn import activations, grouplevel, reports
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability
 from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
 from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.events import require_files
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
@@ -33,15 +30,18 @@ from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, serial, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
+from bidsdnn.published import group_labels, published
 from bidsdnn.responses import responses, shared_entities
 from bidsdnn.single_trials import Estimation, Task
 from bidsdnn.spaces import shared_space
-from bidsdnn.stimuli import Stimuli
 from bidsdnn.study import (
     Participant,
     Study,
     about,
+    all_stimuli,
     check_configuration,
+    extract,
+    extract_stimuli,
     jobs,
     load_participants,
     notes,
@@ -82,7 +82,8 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
             return _rebuild(config, derivatives, dataset, announce)
         networks = activations.build_networks(config) if config.analysis_level != "group" else []
         index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir)
-        loaded = load_participants(config, dataset, index) if config.analysis_level != "group" else []
+        reads_brains = config.analysis_level != "group" and not config.rdm
+        loaded = load_participants(config, dataset, index) if reads_brains else []
         if config.analysis_level != "group" and loaded and all(one.error is not None for one in loaded):
             raise loaded[0].error  # type: ignore[misc]
         n_workers = jobs(config, [one.value.runs for one in loaded if one.value is not None])
@@ -93,7 +94,8 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
     with journal.open(config, early), workers(n_workers, folder=config.work_dir) as map:
         derivatives.start(dataset.description)
         study = Study(config, dataset, derivatives, networks, index, journal, announce, map)
-        outcomes = LEVELS[config.analysis_level](study, loaded)
+        level = published if config.rdm and config.analysis_level == "participant" else LEVELS[config.analysis_level]
+        outcomes = level(study, loaded)
         reports.write_citations(derivatives)
     return outcomes
 
@@ -142,54 +144,10 @@ def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         extract(study, shown)
     else:
         logger.info("no events: all pictures in %s are taken", study.index.root)
-        stimuli = Stimuli.from_folder(study.index.root)
-        if not len(stimuli):
-            raise MissingInputError(f"{study.index.root}: no pictures; give their folder with --stimuli-dir")
-        _extract(study, stimuli.with_hashes(), {})
+        extract_stimuli(study, all_stimuli(study), {})
     folder = study.derivatives.root / "stimuli"
     study.announce(f"dnn: {folder}")
     return [Outcome("dnn", value=folder), *(one for one in loaded if one.error is not None)]
-
-
-def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, str]]:
-    """Activations to everything that some participants saw, read or computed.
-
-    Parameters
-    ----------
-    study : Study
-    shown : sequence of Participant
-
-    Returns
-    -------
-    list of (Patterns, str)
-        By network, with a hash of the network, its layers and their stimuli.
-
-    Raises
-    ------
-    MissingInputError
-        If a stimulus has no file.
-    """
-    if not study.networks:
-        return []
-    for one in shown:
-        require_files(one.shown, root=study.index.root)
-    table = pd.concat([one.shown.stimuli for one in shown])
-    counts = table.groupby("stimulus_id")["n_presentations"].sum().to_dict()
-    table = table.drop_duplicates("stimulus_id").sort_values("stimulus_id", ignore_index=True)
-    table = table[["stimulus_id", "filename", "modality"]].assign(sha256="")
-    stimuli = Stimuli(table, study.index.root).with_hashes()
-    return _extract(study, stimuli, counts)
-
-
-def _extract(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -> list[tuple[Patterns, str]]:
-    activations.write_manifest(stimuli, counts, study.derivatives)
-    made = []
-    for network, layers in study.networks:
-        features, content = activations.ensure(network, layers, stimuli, study.derivatives, config=study.config)
-        activations.write_rdms(network, study.derivatives, map=study.map)
-        made.append((features, content))
-        logger.info("%s: activations of %d layers to %d stimuli", network.label, len(layers), len(stimuli))
-    return made
 
 
 def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
@@ -370,7 +328,7 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     with study.journal.about("group"):
         grouplevel.group(
             study.derivatives,
-            study.dataset.participants,
+            group_labels(study),
             permutations=config.permutations,
             seed=seed_for(config.random_seed, "group"),
         )

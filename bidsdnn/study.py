@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import Any
 
 import pandas as pd
 
-from bidsdnn.analyses import ANALYSES, METRICS, NEEDS_NETWORK
+from bidsdnn import activations
+from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
 from bidsdnn.bids.dataset import Dataset, Run, open_dataset
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.events import Presented, choose_stimulus_column, presented, read_events
+from bidsdnn.bids.events import Presented, choose_stimulus_column, presented, read_events, require_files
 from bidsdnn.bids.files import read_json
 from bidsdnn.bids.filters import bids_filters, event_filter
 from bidsdnn.bids.names import require
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
-from bidsdnn.errors import ConfigError
+from bidsdnn.errors import ConfigError, MissingInputError
+from bidsdnn.geometry import METRICS
 from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, resolve
 from bidsdnn.methods.responses import RESPONSES
@@ -27,7 +30,11 @@ from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
+from bidsdnn.patterns import Patterns
 from bidsdnn.plan import run_memory_mb
+from bidsdnn.stimuli import Stimuli
+
+logger = logging.getLogger(__name__)
 
 SUPPLIED = ("regions", "permutations", "seed", "map", "device", "metric", "comparisons")
 """What the program itself passes to an analysis that takes it."""
@@ -91,11 +98,11 @@ def check_configuration(config: Config) -> None:
 def open_study_dataset(config: Config) -> Dataset:
     """Open the dataset that a configuration names."""
     return open_dataset(
-        config.bids_dir, derivatives=config.derivatives or None, participants=config.participant_label,
+        config.bids_dir, derivatives=config.derivatives or None, participants=() if config.rdm else config.participant_label,
         sessions=config.session_label, tasks=config.task_id, runs=config.run_label, space=config.space,
         filters=bids_filters(config.bids_filter_file) if config.bids_filter_file else {},
         database_dir=config.bids_database_dir, raw_bold=config.raw_bold, validate=not config.skip_bids_validation,
-        brains=config.analysis_level != "dnn",
+        brains=config.analysis_level != "dnn" and not config.rdm,
     )  # fmt: skip
 
 
@@ -191,3 +198,66 @@ def notes(config: Config, one: Participant) -> list[str]:
         + f"the comparison with layers {'were' if left_out else 'was'} left out."
         + (f" Of {len(one.shown.stimuli)} stimuli, {len(one.shown.missing)} have no file." if one.shown.missing else "")
     ]
+
+
+def all_stimuli(study: Study) -> Stimuli:
+    """Every picture of the stimuli folder, with its hash."""
+    stimuli = Stimuli.from_folder(study.index.root)
+    if not len(stimuli):
+        raise MissingInputError(f"{study.index.root}: no pictures; give their folder with --stimuli-dir")
+    return stimuli.with_hashes()
+
+
+def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, str]]:
+    """Activations to everything that some participants saw, read or computed.
+
+    Parameters
+    ----------
+    study : Study
+    shown : sequence of Participant
+
+    Returns
+    -------
+    list of (Patterns, str)
+        By network, with a hash of the network, its layers and their stimuli.
+
+    Raises
+    ------
+    MissingInputError
+        If a stimulus has no file.
+    """
+    if not study.networks:
+        return []
+    for one in shown:
+        require_files(one.shown, root=study.index.root)
+    table = pd.concat([one.shown.stimuli for one in shown])
+    counts = table.groupby("stimulus_id")["n_presentations"].sum().to_dict()
+    table = table.drop_duplicates("stimulus_id").sort_values("stimulus_id", ignore_index=True)
+    table = table[["stimulus_id", "filename", "modality"]].assign(sha256="")
+    stimuli = Stimuli(table, study.index.root).with_hashes()
+    return extract_stimuli(study, stimuli, counts)
+
+
+def extract_stimuli(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -> list[tuple[Patterns, str]]:
+    """Activations to some stimuli, and the layers' RDMs; as `extract`.
+
+    Parameters
+    ----------
+    study : Study
+    stimuli : Stimuli
+        With hashes.
+    counts : mapping of str to int
+        How often each was presented.
+
+    Returns
+    -------
+    list of (Patterns, str)
+    """
+    activations.write_manifest(stimuli, counts, study.derivatives)
+    made = []
+    for network, layers in study.networks:
+        features, content = activations.ensure(network, layers, stimuli, study.derivatives, config=study.config)
+        activations.write_rdms(network, study.derivatives, map=study.map)
+        made.append((features, content))
+        logger.info("%s: activations of %d layers to %d stimuli", network.label, len(layers), len(stimuli))
+    return made

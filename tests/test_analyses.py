@@ -8,8 +8,9 @@ import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import kstest, spearmanr
 
-from bidsdnn.analyses import METRICS, encoding, region_rdms, reliability, rsa
+from bidsdnn.analyses import encoding, reliability
 from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.geometry import METRICS, region_rdms, rsa
 from bidsdnn.methods.models import Ridge
 from bidsdnn.methods.predict import cross_predict, kfold
 from bidsdnn.methods.scores import pooled_pearsonr

@@ -1,0 +1,161 @@
+"""RSA with RDMs that others measured, without any brain data: each file a region, its first axis the participants."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bidsdnn import reports
+from bidsdnn.bids.files import digest
+from bidsdnn.bids.rdms import count_stimuli, name_stimuli, read_people
+from bidsdnn.config import Config
+from bidsdnn.errors import ConfigError, DataError, SelectionError
+from bidsdnn.geometry import compare
+from bidsdnn.parallel import Outcome, seed_for
+from bidsdnn.patterns import Patterns
+from bidsdnn.stimuli import file_sha256
+from bidsdnn.study import Study, all_stimuli, extract_stimuli
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """RDMs of several participants and regions over the same stimuli.
+
+    Parameters
+    ----------
+    ids : list of str
+        Stimuli.
+    people : mapping of str to mapping of str to ndarray, shape (pairs,)
+        By participant's label and region.
+    content : str
+        Hash of the files.
+    """
+
+    ids: list[str]
+    people: Mapping[str, Mapping[str, np.ndarray]]
+    content: str
+
+
+def read_published(config: Config, known: Sequence[str]) -> Published:
+    """Read the files of ``--rdm``.
+
+    Parameters
+    ----------
+    config : Config
+    known : sequence of str
+        Stimuli of the stimuli folder.
+
+    Returns
+    -------
+    Published
+
+    Raises
+    ------
+    DataError
+        If the files are about different stimuli, or an RDM has gaps.
+    SelectionError
+        If none of the asked participants is in them.
+    """
+    shared: list[str] | None = None
+    people: dict[str, dict[str, np.ndarray]] = {}
+    for region, path in config.rdm.items():
+        ids, rdms = read_people(path)
+        named = name_stimuli(ids, count_stimuli(rdms.shape[1], path), known, path)
+        if ids is None:
+            logger.warning("%s: holds no names; its stimuli are taken to be those of the folder in sorted order", path)
+        if shared is not None and named != shared:
+            raise DataError(f"--rdm {path}: other stimuli, or another order, than the first file; give one set for all")
+        shared = named
+        if not np.isfinite(rdms).all():
+            raise DataError(f"--rdm {path}: an RDM has gaps (NaN); leave out the stimuli that are missing")
+        for number, rdm in enumerate(rdms, start=1):
+            people.setdefault(f"{number:02d}", {})[region] = rdm
+    assert shared is not None
+    if config.participant_label:
+        chosen = {label: people[label] for label in config.participant_label if label in people}
+        if not chosen:
+            raise SelectionError(f"--participant-label: none is in the files of --rdm; they hold {', '.join(people)}")
+        people = chosen
+    content = digest({region: file_sha256(path) for region, path in config.rdm.items()})
+    return Published(shared, people, content)
+
+
+def compare_published(study: Study, features: Sequence[tuple[Patterns, str]], found: Published, label: str) -> None:
+    """Compare the layers with one participant's RDMs and write the result.
+
+    Parameters
+    ----------
+    study : Study
+    features : sequence of (Patterns, str)
+        Activations of each network to the stimuli, and the hash of what they depend on.
+    found : Published
+    label : str
+        Of the participant.
+    """
+    config = study.config
+    seed = seed_for(config.random_seed, label)
+    content = digest({
+        "rdms": found.content, "networks": [made for _, made in features], "metric": config.rdm_metric, "label": label,
+        "comparisons": config.rdm_comparison, "permutations": config.permutations, "seed": seed,
+    })  # fmt: skip
+    if study.derivatives.current("rsa", content, sub=label):
+        logger.info("sub-%s: rsa is up to date", label)
+        return
+    position = {name: row for row, name in enumerate(features[0][0].ids)}
+    rows = np.array([position[name] for name in found.ids])
+    groups = [group for table, _ in features for group in table.take(rows).groups]
+    x = Patterns(features[0][0].take(rows).items, groups)
+    result = compare(
+        x, found.ids, {"": found.people[label]}, permutations=config.permutations, seed=seed, map=study.map,
+        metric=config.rdm_metric, comparisons=config.rdm_comparison,
+    )  # fmt: skip
+    study.derivatives.save(result, None, content, sub=label)
+
+
+def check(config: Config) -> None:
+    """Refuse what published RDMs do not allow."""
+    if not config.networks:
+        raise ConfigError("--rdm with --network none: there is nothing to compare the RDMs with; name a network")
+    if config.atlas:
+        raise ConfigError("--rdm with --atlas: the names of the files are the regions; leave out --atlas")
+
+
+def published(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
+    """Compare the layers with RDMs that others measured, participant by participant.
+
+    Parameters
+    ----------
+    study : Study
+    loaded : sequence of Outcome
+        Not used: the RDMs' files hold the participants.
+
+    Returns
+    -------
+    list of Outcome
+        Values are the reports' paths.
+    """
+    check(study.config)
+    stimuli = all_stimuli(study)
+    found = read_published(study.config, stimuli.ids)
+    features = extract_stimuli(study, stimuli.select(found.ids), {})
+    outcomes = []
+    for label in found.people:
+        with study.journal.about(f"sub-{label}"):
+            compare_published(study, features, found, label)
+        report = reports.participant_page(study.derivatives, label)
+        study.announce(f"sub-{label}: {report}")
+        outcomes.append(Outcome(f"sub-{label}", value=report))
+    return outcomes
+
+
+def group_labels(study: Study) -> list[str]:
+    """Participants of the dataset; with published RDMs those of the output, which are all there are."""
+    if not study.config.rdm:
+        return list(study.dataset.participants)
+    there = sorted(path.name.removeprefix("sub-") for path in study.derivatives.root.glob("sub-*") if path.is_dir())
+    return [label for label in there if label in (study.config.participant_label or there)]
