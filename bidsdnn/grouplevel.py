@@ -15,6 +15,7 @@ from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
 from bidsdnn.errors import DataError, MissingInputError
+from bidsdnn.journal import software
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip
 from bidsdnn.spaces import Volume
@@ -113,6 +114,7 @@ def _sidecar(derivatives: Derivatives, paths: Mapping[str, Path], permutations: 
     first = read_json(sidecar_path(next(iter(paths.values()))))
     return {
         "Methods": summary(group),
+        "Software": software(),
         "Participants": list(paths),
         "Layers": first.get("Layers", []),
         "Network": first.get("Network", ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bidsdnn.bids.rdms import count_stimuli, name_stimuli, read_people
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, SelectionError
 from bidsdnn.geometry import compare
+from bidsdnn.journal import software
 from bidsdnn.parallel import Outcome, seed_for
 from bidsdnn.patterns import Patterns
 from bidsdnn.stimuli import file_sha256
@@ -114,7 +115,8 @@ def compare_published(study: Study, features: Sequence[tuple[Patterns, str]], fo
         x, found.ids, {"": found.people[label]}, permutations=config.permutations, seed=seed, map=study.map,
         metric=config.rdm_metric, comparisons=config.rdm_comparison,
     )  # fmt: skip
-    study.derivatives.save(result, None, content, sub=label)
+    sidecar = {**result.sidecar, "Software": software()}
+    study.derivatives.save(replace(result, sidecar=sidecar), None, content, sub=label)
 
 
 def check(config: Config) -> None:

@@ -98,7 +98,8 @@ def check_configuration(config: Config) -> None:
 def open_study_dataset(config: Config) -> Dataset:
     """Open the dataset that a configuration names."""
     return open_dataset(
-        config.bids_dir, derivatives=config.derivatives or None, participants=() if config.rdm else config.participant_label,
+        config.bids_dir, derivatives=config.derivatives or None,
+        participants=() if config.rdm else config.participant_label,
         sessions=config.session_label, tasks=config.task_id, runs=config.run_label, space=config.space,
         filters=bids_filters(config.bids_filter_file) if config.bids_filter_file else {},
         database_dir=config.bids_database_dir, raw_bold=config.raw_bold, validate=not config.skip_bids_validation,
