@@ -18,6 +18,7 @@ from bidsdnn.networks import extract, zoo
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, available_cpus
 from bidsdnn.patterns import Group, Patterns
+from bidsdnn.report.methods import network_reference
 from bidsdnn.stimuli import Stimuli, file_sha256
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ def write_rdms(network: Network, derivatives: Derivatives, *, map: Map) -> None:
         "Layers": kept["Layers"],
         "ConfigurationHash": content,
         "Methods": network_methods(network, kept["Layers"]),
-        "References": ["pytorch", "torchvision"],
+        "References": ["pytorch", "torchvision", *filter(None, [network_reference(network.name)])],
         "Sources": [derivatives.uri(source)],
     }
     with derivatives.lock(path):

@@ -12,9 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from bidsdnn.bids.events import read_events
 from bidsdnn.bids.names import entities_of, inherited, natural, require, same
 from bidsdnn.bids.runs import (
     RECORDING,
@@ -233,29 +230,6 @@ class Dataset:
             elif not entities.get("task", "").lower().startswith("rest"):
                 logger.warning("sub-%s %s: no events file", label, recording_name(entities))
         return found
-
-    def events_table(self) -> pd.DataFrame:
-        """Events of all asked recordings of all participants.
-
-        Returns
-        -------
-        DataFrame
-            Columns ``sub`` and ``events`` (the file), then those of the events; text, but onset and duration
-            in seconds.
-
-        Raises
-        ------
-        MissingInputError
-            If no recording has events.
-        """
-        tables = [
-            read_events(path).assign(sub=label, events=path.relative_to(self.root).as_posix())
-            for label in self.participants for path in self.event_files(label)
-        ]  # fmt: skip
-        if not tables:
-            raise MissingInputError(f"{self.root}: no events.tsv file for the asked participants and tasks; add them")
-        table = pd.concat(tables, ignore_index=True)
-        return table[["sub", "events", *(column for column in table.columns if column not in ("sub", "events"))]]
 
     def _bolds(self, label: str | None) -> list[tuple[Source, Path]]:
         """BOLD files to analyse: of one participant, or of all."""

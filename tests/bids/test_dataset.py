@@ -249,9 +249,6 @@ def test_events_are_inherited_from_the_top(tmp_path):
     dataset = open_dataset(root, raw_bold=True)
     assert [run.events for run in dataset.runs("02")] == [root / "task-a_events.tsv", root / "task-b_events.tsv"]
     assert dataset.event_files("01") == [root / "task-a_events.tsv", root / "task-b_events.tsv"]
-    table = dataset.events_table()
-    assert table["sub"].tolist() == ["01", "01", "02", "02"]
-    assert list(table.columns) == ["sub", "events", "onset", "duration", "stim_file"]
     only = open_dataset(root, raw_bold=True, filters={"events": {"task": "a"}})
     assert only.event_files("01") == [root / "task-a_events.tsv"]
 
