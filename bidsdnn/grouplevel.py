@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.bids import names
+from bidsdnn.bids.arrays import read_rdms
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
 from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.journal import software
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip
+from bidsdnn.methods.rsa_inference import noise_ceiling
 from bidsdnn.spaces import Volume
 from bidsdnn.stimuli import file_sha256
 
@@ -170,11 +172,39 @@ def _table(
     result["n_participants"] = present
     result["sem"] = np.where(present >= FEWEST, spread / np.sqrt(np.maximum(present, 1)), np.nan)
     result["t"], result["p"], result["q"] = t, p, fdr(p)
+    if analysis == "rsa":
+        ceilings = _ceilings(derivatives, context, list(tables), set(result["comparison"]))
+        bounds = [
+            ceilings.get(pair, (np.nan, np.nan)) for pair in zip(result["region"], result["comparison"], strict=True)
+        ]
+        result["ceiling_lower"], result["ceiling_upper"] = zip(*bounds, strict=True)
     sidecar = _sidecar(derivatives, paths, permutations, content)
     derivatives.write_table(
         path, result, {**sidecar, "Correction": "false discovery rate over the rows of this table (q)"}
     )
     return 1
+
+
+def _ceilings(
+    derivatives: Derivatives, context: Mapping[str, str], labels: Sequence[str], comparisons: set[str]
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Lower and upper noise ceiling of each region and comparison, where all participants saw the same stimuli."""
+    where = {key: value for key, value in context.items() if key not in ("model", "desc")}
+    people = []
+    for label in labels:
+        for path in sorted((derivatives.root / f"sub-{label}" / "func").glob("*_relmat.h5")):
+            entities = names.entities_of(path)
+            if {key: value for key, value in entities.items() if key not in ("sub", "stat")} == where:
+                people.append(read_rdms(path))
+    if len(people) < len(labels) or any(ids != people[0][0] for ids, _ in people):
+        return {}
+    found = {}
+    for region in set.intersection(*(set(rdms) for _, rdms in people)):
+        stacked = np.array([rdms[region] for _, rdms in people])
+        if np.isfinite(stacked).all() and len(people[0][0]) >= 4:
+            for comparison in comparisons:
+                found[region, comparison] = noise_ceiling(stacked, comparison=comparison)
+    return found
 
 
 def _maps(

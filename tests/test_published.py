@@ -10,7 +10,9 @@ from scipy.spatial.distance import squareform
 
 from bidsdnn.bids.arrays import read_rdms
 from bidsdnn.bids.files import read_table
+from bidsdnn.bids.rdms import read_people
 from bidsdnn.cli import main
+from bidsdnn.methods.rsa_inference import noise_ceiling
 
 
 @pytest.fixture
@@ -50,6 +52,12 @@ def test_published_rdms_find_their_layers(study, capsys):
     assert best["layer"].to_dict() == {"EVC": "conv1", "IT": "conv5"}
     assert (best["n_participants"] == 5).all()
     assert (best["p"] == 1 / 32).all()
+    # What drives the people's RDMs can do no better than their ceiling, which other layers stay far below.
+    assert (best["ceiling_lower"] < best["ceiling_upper"]).all()
+    assert (best["similarity"] > best["ceiling_lower"]).all()
+    assert (best["similarity"] < best["ceiling_upper"] + 0.02).all()
+    people = read_people(tmp / "IT.npz")[1]
+    assert best.loc["IT", ["ceiling_lower", "ceiling_upper"]].tolist() == pytest.approx(noise_ceiling(people), rel=1e-6)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*_results.tsv")}
     assert main(arguments(study, "participant")) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -1,0 +1,356 @@
+"""What the similarity of model and brain RDMs means: its ceiling, its tests, and its share that is a model's own.
+
+A model is judged against nothing (zero), against the best any model could do with such noise (the ceiling), and
+against other models; tests take their variances from `rsa_bootstrap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import nnls
+from scipy.stats import rankdata, t
+
+from bidsdnn.methods.inference import fdr
+from bidsdnn.methods.rsa_bootstrap import Bootstrap, Float, checked, n_stimuli
+from bidsdnn.methods.scores import Split
+from bidsdnn.methods.similarity import SIMILARITIES
+
+_RANKED = ("spearman", "kendall_tau_a", "kendall_tau_b")
+_FROM_ZERO = ("cosine", "whitened_cosine", "linear_cka")
+_CORRELATIONS = ("pearson", "spearman")
+_VARIANCE = 1e-20
+"""Variances below this are rounding: equal models differ by nothing, always."""
+_HELD_OUT_STIMULI = 3
+"""Two stimuli have one pair, which correlates with nothing."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of t-tests; every array has one shape, and NaN where nothing varies."""
+
+    difference: Float
+    """What was tested against zero."""
+    t: Float
+    p: Float
+    holm: Float
+    """P-values corrected so that one false positive in the family is as rare as said."""
+    q: Float
+    """The smallest false discovery rate at which each test would be a discovery."""
+
+
+def noise_ceiling(rdms: ArrayLike, *, comparison: str = "spearman") -> tuple[float, float]:
+    """The best similarity any model could reach lies between a lower and an upper noise ceiling.
+
+    Upper: the mean similarity of the participants' RDMs with the mean of all of them, which is tuned to their
+    noise. Lower: with the mean of the others. RDMs are averaged as the comparison sees them: as ranks (Spearman,
+    Kendall), z-scored (Pearson, also whitened) or at unit length (cosine, also whitened; CKA). Nili et al. (2014),
+    PLoS Computational Biology 10, e1003553; Schuett et al. (2023), eLife 12, e82566.
+
+    Parameters
+    ----------
+    rdms : array-like, shape (N, pairs)
+        The participants' RDMs.
+    comparison : str
+        A row of `SIMILARITIES`. For Kendall's tau the mean of ranks is an approximation of the best RDM.
+
+    Returns
+    -------
+    lower, upper : float
+        The lower one is NaN for a single participant, both for a constant RDM.
+
+    Raises
+    ------
+    ValueError
+        If the comparison is unknown, an RDM is not finite, or there are fewer than 4 stimuli.
+    """
+    similar = _similarity(comparison)
+    rows = checked(rdms, "rdms")
+    normal = _normalised(rows, comparison)
+    total = normal.sum(axis=0)
+    upper = float(np.mean([similar(total, row) for row in rows]))
+    if len(rows) < 2:
+        return np.nan, upper
+    return float(np.mean([similar(total - own, row) for own, row in zip(normal, rows, strict=True)])), upper
+
+
+def against_zero(resampled: Bootstrap) -> Family:
+    """Each model's similarity was tested against zero by a one-sided t-test with its bootstrap variance.
+
+    Parameters
+    ----------
+    resampled : Bootstrap
+        Of a correlation: the cosine of two RDMs is never zero by chance.
+
+    Returns
+    -------
+    Family
+        Arrays of shape (M,), a family of the models.
+    """
+    return _tests(resampled.similarity, resampled.variance, resampled.dof, two_sided=False)
+
+
+def against_ceiling(resampled: Bootstrap) -> Family:
+    """Each model's distance from the lower noise ceiling was tested by a two-sided t-test.
+
+    The variance is that of the difference, as the ceiling varies with the models over the same samples. A model
+    that is not significantly lower explains the data as well as can be told.
+
+    Parameters
+    ----------
+    resampled : Bootstrap
+
+    Returns
+    -------
+    Family
+        Arrays of shape (M,), a family of the models; negative differences lie below the ceiling. NaN for one
+        participant.
+    """
+    difference = resampled.similarity - resampled.ceiling
+    return _tests(difference, resampled.ceiling_variance, resampled.dof, two_sided=True)
+
+
+def pairwise(resampled: Bootstrap) -> Family:
+    """Each two models were compared by a two-sided t-test with the bootstrap variance of their difference.
+
+    Parameters
+    ----------
+    resampled : Bootstrap
+
+    Returns
+    -------
+    Family
+        Arrays of shape (M, M): row less column, a family of M (M - 1) / 2 comparisons; NaN on the diagonal and for
+        models that never differ.
+    """
+    first, second = np.triu_indices(len(resampled.similarity), 1)
+    difference = resampled.similarity[first] - resampled.similarity[second]
+    tested = _tests(difference, resampled.difference_variance[first, second], resampled.dof, two_sided=True)
+    shape = resampled.difference_variance.shape
+
+    def square(values: Float, sign: float) -> Float:
+        matrix = np.full(shape, np.nan)
+        matrix[first, second], matrix[second, first] = values, sign * values
+        return matrix
+
+    return Family(
+        difference=square(tested.difference, -1),
+        t=square(tested.t, -1),
+        p=square(tested.p, 1),
+        holm=square(tested.holm, 1),
+        q=square(tested.q, 1),
+    )
+
+
+def holm(p: ArrayLike) -> Float:
+    """The family-wise error rate was controlled by Holm's step-down procedure.
+
+    Holm (1979), Scandinavian Journal of Statistics 6, 65-70: valid under any dependence of the tests.
+
+    Parameters
+    ----------
+    p : array-like, any shape
+        P-values of one family; NaN are tests that were not made, and are not counted.
+
+    Returns
+    -------
+    array, of the shape of ``p``
+        Corrected p-values; NaN where p is.
+
+    Raises
+    ------
+    ValueError
+        If a p-value lies outside 0 to 1.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    made = ~np.isnan(p)
+    tested = p[made]
+    if ((tested < 0) | (tested > 1)).any():
+        raise ValueError(f"p: expected values from 0 to 1, got {tested.min()} to {tested.max()}")
+    order = np.argsort(tested, kind="stable")
+    corrected = np.empty_like(tested)
+    raised = tested[order] * np.arange(len(tested), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1)
+    result = np.full(p.shape, np.nan)
+    result[made] = corrected
+    return result
+
+
+def weighted(
+    models: ArrayLike, brain: ArrayLike, *, folds: Sequence[Split], comparison: str = "pearson"
+) -> tuple[Float, Float]:
+    """A non-negative weighted sum of model RDMs was fitted to some stimuli and compared for others.
+
+    Weights are those of least squares (Khaligh-Razavi & Kriegeskorte, 2014, PLoS Computational Biology 10,
+    e1003915) on the pairs of two training stimuli, about the means unless the comparison measures from zero.
+    Similarity is that of the pairs of two held-out stimuli: a pair of a held-out and a training stimulus shares
+    that one's noise with the pairs that were fitted.
+
+    Parameters
+    ----------
+    models : array-like, shape (M, pairs)
+    brain : array-like, shape (pairs,)
+    folds : sequence of (train, test)
+        Index arrays of stimuli, from `predict.kfold`.
+    comparison : str
+        A row of `SIMILARITIES`, for the held-out pairs.
+
+    Returns
+    -------
+    weights : array, shape (folds, M)
+        In units of the brain's RDM for one unit of each model's; 0 for a model that is constant.
+    similarity : array, shape (folds,)
+        Of the held-out pairs, to be averaged by `fisher_mean`; NaN where no model has a weight.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, an RDM is not finite, the comparison is unknown, or a fold shares stimuli between its
+        parts, has fewer than 3 in either (4 held out for the whitened comparisons and CKA), or names others.
+    """
+    similar = _similarity(comparison)
+    table, target = checked(models, "models"), checked(np.asarray(brain)[None], "brain")[0]
+    if table.shape[1] != len(target):
+        raise ValueError(f"models, brain: expected as many pairs, got {table.shape[1]} and {len(target)}")
+    n = n_stimuli(len(target))
+    first, second = np.triu_indices(n, 1)
+    weights, similarity = np.zeros((len(folds), len(table))), np.full(len(folds), np.nan)
+    for number, (train, test) in enumerate(folds):
+        member = _members(train, test, n)
+        fitted, held_out = (part[first] & part[second] for part in member)
+        weights[number] = _fit(table[:, fitted], target[fitted], centred=comparison not in _FROM_ZERO)
+        similarity[number] = similar(weights[number] @ table[:, held_out], target[held_out])
+    return weights, similarity
+
+
+def partial(model: ArrayLike, brain: ArrayLike, controls: ArrayLike, *, comparison: str = "spearman") -> float:
+    """Model and brain RDMs were correlated after regressing control RDMs out of both.
+
+    Parameters
+    ----------
+    model, brain : array-like, shape (pairs,)
+    controls : array-like, shape (C, pairs)
+        RDMs of what is not to count, such as pixels or category; they may be collinear.
+    comparison : str
+        "pearson", or "spearman": all are ranked first.
+
+    Returns
+    -------
+    float
+        From -1 to 1; NaN if the controls leave nothing of either.
+
+    Raises
+    ------
+    ValueError
+        If the comparison is another one, shapes disagree, an RDM is not finite, or the controls are as many as the
+        pairs less 2.
+    """
+    if comparison not in _CORRELATIONS:
+        raise ValueError(f"comparison: expected one of {_CORRELATIONS} for partial correlation, got {comparison!r}")
+    pair = np.stack([np.asarray(model, dtype=np.float64), np.asarray(brain, dtype=np.float64)])
+    rows, others = checked(pair, "model, brain"), checked(controls, "controls")
+    if others.shape[1] != rows.shape[1] or len(others) > rows.shape[1] - 3:
+        raise ValueError(
+            f"controls: expected fewer than {rows.shape[1] - 2} of shape {rows.shape[1:]}, got {others.shape}"
+        )
+    if comparison == "spearman":
+        rows, others = np.asarray(rankdata(rows, axis=1)), np.asarray(rankdata(others, axis=1))
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    others = others - others.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(others, axis=1)
+    # Scaled to one length, no control is lost as rounding beside another.
+    design = (others[size > 0] / size[size > 0, None]).T
+    left = rows - (design @ np.linalg.lstsq(design, rows.T, rcond=1e-10)[0]).T
+    length = np.linalg.norm(left, axis=1)
+    usable = length > 1e-8 * np.linalg.norm(rows, axis=1)
+    if not usable.all():
+        return np.nan
+    return float(np.clip(left[0] @ left[1] / length.prod(), -1, 1))
+
+
+def fisher_mean(r: ArrayLike, *, axis: int = 0) -> Float:
+    """Correlations were averaged after Fisher's z transform, and the mean transformed back.
+
+    tanh(mean(arctanh r)): the sampling variance of z hardly depends on the correlation, and the plain mean is biased
+    towards zero. Silver & Dunlap (1987), Journal of Applied Psychology 72, 146-148.
+
+    Parameters
+    ----------
+    r : array-like
+        Correlations; NaN are left out.
+    axis : int
+
+    Returns
+    -------
+    array, without that axis
+        NaN where all are. A correlation of 1 counts as the largest number below it.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside -1 to 1.
+    """
+    r = np.asarray(r, dtype=np.float64)
+    if (np.abs(r) > 1 + 1e-12).any():
+        raise ValueError(f"r: expected correlations from -1 to 1, got {np.nanmin(r)} to {np.nanmax(r)}")
+    largest = np.nextafter(1.0, 0.0)
+    z, present = np.arctanh(np.clip(r, -largest, largest)), ~np.isnan(r)
+    count = present.sum(axis=axis)
+    total = np.where(present, z, 0).sum(axis=axis)
+    return np.asarray(np.tanh(total / np.where(count > 0, count, np.nan)))
+
+
+def _similarity(comparison: str) -> Callable[[ArrayLike, ArrayLike], float]:
+    if comparison not in SIMILARITIES:
+        raise ValueError(f"comparison: expected one of {sorted(SIMILARITIES)}, got {comparison!r}")
+    return SIMILARITIES[comparison]
+
+
+def _normalised(rows: Float, comparison: str) -> Float:
+    """RDMs on one scale, as that comparison wants them averaged."""
+    if comparison in _RANKED:
+        return np.asarray(rankdata(rows, axis=1), dtype=np.float64)
+    if comparison not in _FROM_ZERO:
+        rows = rows - rows.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(size > 0, size, np.nan))
+
+
+def _tests(difference: Float, variance: Float, dof: int, *, two_sided: bool) -> Family:
+    error = np.sqrt(np.where(variance > _VARIANCE, variance, np.nan))
+    statistic = difference / error
+    p = 2 * t.sf(np.abs(statistic), dof) if two_sided else t.sf(statistic, dof)
+    return Family(difference, statistic, np.asarray(p), holm(p), fdr(p))
+
+
+def _members(train: ArrayLike, test: ArrayLike, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of n stimuli are in either part, as masks."""
+    masks = np.zeros((2, n), dtype=bool)
+    for mask, part in zip(masks, (train, test), strict=True):
+        index = np.asarray(part)
+        if index.min(initial=0) < 0 or index.max(initial=0) >= n:
+            raise ValueError(f"folds: expected stimuli from 0 to {n - 1}, got {index.min()} to {index.max()}")
+        mask[index] = True
+    if masks.all(axis=0).any():
+        raise ValueError("folds: expected train and test stimuli apart, got a fold that shares some")
+    if masks.sum(axis=1).min() < _HELD_OUT_STIMULI:
+        raise ValueError(
+            f"folds: expected at least {_HELD_OUT_STIMULI} stimuli to train and to test, got {masks.sum(axis=1)}"
+        )
+    return masks[0], masks[1]
+
+
+def _fit(table: Float, target: Float, *, centred: bool) -> Float:
+    """Non-negative least squares with models at unit length, so that small ones are not lost as rounding."""
+    origin = np.linalg.norm(table, axis=1)
+    if centred:
+        table, target = table - table.mean(axis=1, keepdims=True), target - target.mean()
+    size = np.linalg.norm(table, axis=1)
+    usable = size > 1e-12 * origin
+    weights = np.zeros(len(table))
+    if usable.any():
+        weights[usable] = nnls((table[usable] / size[usable, None]).T, target)[0] / size[usable]
+    return weights
