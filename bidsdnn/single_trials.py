@@ -18,7 +18,7 @@ from bidsdnn.errors import DataError
 from bidsdnn.lookup import resolve
 from bidsdnn.methods.responses import RESPONSES, trial_regressors
 from bidsdnn.nuisance import confounds, nuisance_events
-from bidsdnn.spaces import Volume
+from bidsdnn.spaces import Space
 from bidsdnn.stimuli import file_sha256
 
 
@@ -47,7 +47,7 @@ class Task:
 
     run: Run
     events: pd.DataFrame
-    space: Volume
+    space: Space
     estimation: Estimation
     derivatives: Derivatives
     entities: Mapping[str, str]
@@ -180,14 +180,9 @@ def input_digest(task: Task) -> str:
             "tr": run.tr,
             "start": run.start_time,
             "estimation": vars(task.estimation),
-            "mask": file_text(task.space),
+            "space": task.space.identity,
         }
     )
-
-
-def file_text(space: Volume) -> str:
-    """What identifies a space: its mask and grid."""
-    return digest({"mask": np.packbits(space.mask).tobytes().hex(), "affine": space.affine.tolist()})
 
 
 def trials_of(task: Task) -> Path:

@@ -1,0 +1,154 @@
+"""Image files of any format opened safely: what is not there, damaged or absurd is one clear error."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from bidsdnn.errors import DataError, MissingInputError
+
+# The deflate format cannot shrink data by more than this.
+DEFLATE_LIMIT = 1032
+# Longer than any repetition time in seconds: a GIFTI file that says more means milliseconds, as FreeSurfer writes.
+LONGEST_TR = 60.0
+
+
+def load_image(path: Path) -> Any:
+    """Open an image file; the values of volumes and CIFTI files are not read yet.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI, CIFTI-2, MGH or GIFTI.
+
+    Returns
+    -------
+    nibabel image
+
+    Raises
+    ------
+    MissingInputError
+        If the file is not there, or is a DataLad link whose content is not there.
+    DataError
+        If the file is no readable image, or its header claims more values than the file can hold.
+    """
+    if not path.exists():
+        remedy = "run `datalad get` on it" if path.is_symlink() else "check the path"
+        raise MissingInputError(f"{path}: image not found; {remedy}")
+    kind = next((name for end, name in _KINDS.items() if path.name.endswith(end)), "NIfTI")
+    try:
+        image = _gifti_in_gzip(path) if path.name.endswith(".gii.gz") else nib.load(path)
+    # A damaged file makes the parsers fail in every way there is; all of them mean the same to the user.
+    except Exception as error:
+        raise DataError(f"{path}: not a readable {kind} image ({one_line(error)}); replace the file") from error
+    if hasattr(image, "dataobj"):
+        _check_claim(image, path)
+    return image
+
+
+_KINDS = {".gii": "GIFTI", ".gii.gz": "GIFTI", ".mgz": "MGH", ".mgh": "MGH"}
+
+
+def _gifti_in_gzip(path: Path) -> Any:
+    with gzip.open(path) as file:
+        return nib.GiftiImage.from_bytes(file.read())
+
+
+def _check_claim(image: Any, path: Path) -> None:
+    """Refuse a header that promises more bytes than the file can hold, before memory is asked for them."""
+    if not image.shape or min(image.shape) < 1:
+        raise DataError(f"{path}: header claims the shape {tuple(image.shape)}; replace the file")
+    claimed = math.prod(int(n) for n in image.shape) * np.dtype(image.get_data_dtype()).itemsize
+    packed = path.name.endswith((".gz", ".mgz"))
+    if claimed > path.stat().st_size * (DEFLATE_LIMIT if packed else 1):
+        raise DataError(
+            f"{path}: image is truncated or damaged (its header claims {claimed:,} bytes, the file has "
+            f"{path.stat().st_size:,}); copy or compute it again"
+        )
+
+
+def image_data(image: Any, path: Path) -> np.ndarray:
+    """Read an image's values as float32.
+
+    Parameters
+    ----------
+    image : nibabel image
+        What `load_image` returned.
+    path : Path
+        Named in the error.
+
+    Returns
+    -------
+    ndarray of float32
+        Scaled values, of the image's shape.
+
+    Raises
+    ------
+    DataError
+        If the file ends before its values do.
+    """
+    try:
+        return np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
+    except Exception as error:
+        raise DataError(
+            f"{path}: image is truncated or damaged ({one_line(error)}); copy or compute it again"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """First line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def write_nifti(
+    path: Path, data: np.ndarray, affine: np.ndarray, *, tr: float | None = None, dtype: Any = np.float32
+) -> None:
+    """Write a NIfTI image whose bytes depend on its content only.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.nii.gz``.
+    data : ndarray, shape (x, y, z) or (x, y, z, k)
+    affine : ndarray, shape (4, 4)
+        Voxel indices to millimetres.
+    tr : float, optional
+        Seconds between volumes.
+    dtype : numpy dtype
+        Stored type.
+    """
+    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), affine)
+    image.header.set_xyzt_units("mm", "sec")
+    if tr is not None:
+        image.header.set_zooms((*image.header.get_zooms()[:3], tr))
+    # A gzip header with a name or a time would make equal images unequal, and the validator warns of both.
+    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as out:
+        out.write(image.to_bytes())
+
+
+def write_mgh(path: Path, values: np.ndarray, *, tr: float | None = None) -> None:
+    """Write maps of one hemisphere, shape (k, vertices), as an MGH file whose bytes depend on its content only.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.mgh`` or ``.mgz``.
+    values : ndarray of float32, shape (k, vertices)
+    tr : float, optional
+        Seconds between maps.
+    """
+    image = nib.MGHImage(np.asarray(values, dtype=np.float32).T[:, None, None, :], np.eye(4))
+    if tr is not None and len(values) > 1:
+        image.header.set_zooms((1.0, 1.0, 1.0, tr * 1e3))
+    content = image.to_bytes()
+    with path.open("wb") as raw:
+        if not path.name.endswith(".mgz"):
+            raw.write(content)
+            return
+        with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as out:
+            out.write(content)
