@@ -1,0 +1,37 @@
+"""From time series to responses to trials, stimuli or clips: every estimator, arrays in and arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bidsdnn.methods.responses.conditions import condition
+from bidsdnn.methods.responses.design import high_pass
+from bidsdnn.methods.responses.hrf import HRFS, event_regressors, impulses, trial_basis, trial_regressors
+from bidsdnn.methods.responses.noise_model import NOISES, ar1_coefficients
+from bidsdnn.methods.responses.trials import fir, lsa, lss
+from bidsdnn.methods.responses.window import window
+
+RESPONSES: dict[str, Callable[..., Any]] = {"lss": lss, "lsa": lsa, "fir": fir, "window": window}
+"""Estimators of one run: a response to each trial, from the bold of that run."""
+
+ACROSS_RUNS: dict[str, Callable[..., Any]] = {"condition": condition}
+"""Estimators of all runs at once: the stimuli, and a response to each."""
+
+__all__ = [
+    "ACROSS_RUNS",
+    "HRFS",
+    "NOISES",
+    "RESPONSES",
+    "ar1_coefficients",
+    "condition",
+    "event_regressors",
+    "fir",
+    "high_pass",
+    "impulses",
+    "lsa",
+    "lss",
+    "trial_basis",
+    "trial_regressors",
+    "window",
+]
