@@ -9,12 +9,19 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.cifti2 import BrainModelAxis, Cifti2Image
+from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis, ScalarAxis, SeriesAxis
 
 from bidsdnn.errors import DataError
 from bidsdnn.spaces.images import image_data, load_image, one_line
 
 CORTICES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
+_INTENTS: dict[type, str] = {
+    SeriesAxis: "NIFTI_INTENT_CONNECTIVITY_DENSE_SERIES",
+    ScalarAxis: "NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS",
+    LabelAxis: "NIFTI_INTENT_CONNECTIVITY_DENSE_LABELS",
+}
+# Eight times a grid of 0.5 mm around a head.
+_MOST_VOXELS = 2**30
 DENSE = (".dtseries.nii", ".dscalar.nii", ".dlabel.nii")
 
 
@@ -55,12 +62,25 @@ def open_cifti(path: Path) -> tuple[Cifti2Image, Any, BrainModelAxis]:
     if len(axes) != 2 or not isinstance(axes[1], BrainModelAxis) or not len(axes[1]):
         kind = type(axes[-1]).__name__.removesuffix("Axis")
         raise DataError(f"{path}: a CIFTI file without brain models (its columns are {kind}); give a dtseries.nii")
+    _check_points(axes[1], path)
     if tuple(len(axis) for axis in axes) != tuple(image.shape):
         raise DataError(
             f"{path}: CIFTI header describes {len(axes[0])} x {len(axes[1])} values, the file holds "
             f"{image.shape[0]} x {image.shape[1]}; replace the file"
         )
     return image, axes[0], axes[1]
+
+
+def _check_points(points: BrainModelAxis, path: Path) -> None:
+    """Refuse points that lie outside their own mesh or grid, and grids beyond reason."""
+    surface = np.asarray(points.surface_mask)
+    wrong = any(np.asarray(points.vertex)[points.name == name].max() >= n for name, n in points.nvertices.items())
+    if not surface.all():
+        shape, voxels = np.asarray(points.volume_shape, dtype=np.int64), np.asarray(points.voxel)[~surface]
+        wrong |= bool((shape < 1).any() or (voxels < 0).any() or (voxels >= shape).any())
+        wrong |= math.prod(int(n) for n in shape) > _MOST_VOXELS
+    if wrong:
+        raise DataError(f"{path}: CIFTI header is damaged (points outside their mesh or grid); replace the file")
 
 
 def columns_in(points: BrainModelAxis, wanted: BrainModelAxis, path: Path) -> np.ndarray:
@@ -154,13 +174,14 @@ def write_cifti(path: Path, values: np.ndarray, maps: Any, points: BrainModelAxi
     path : Path
     values : ndarray, shape (k, points)
         Stored in its own type.
-    maps : nibabel axis
+    maps : SeriesAxis, ScalarAxis or LabelAxis
         What the rows are.
     points : BrainModelAxis
         What the columns are.
     """
     image = Cifti2Image(values, header=(maps, points), nifti_header=nib.Nifti2Header())
     image.nifti_header.set_data_dtype(values.dtype)
+    image.nifti_header.set_intent(_INTENTS[type(maps)])
     image.update_headers()
     path.write_bytes(image.to_bytes())
 

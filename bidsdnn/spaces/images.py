@@ -12,8 +12,6 @@ import numpy as np
 
 from bidsdnn.errors import DataError, MissingInputError
 
-# The deflate format cannot shrink data by more than this.
-DEFLATE_LIMIT = 1032
 # Longer than any repetition time in seconds: a GIFTI file that says more means milliseconds, as FreeSurfer writes.
 LONGEST_TR = 60.0
 
@@ -42,7 +40,9 @@ def load_image(path: Path) -> Any:
         raise MissingInputError(f"{path}: image not found; {remedy}")
     kind = next((name for end, name in _KINDS.items() if path.name.endswith(end)), "NIfTI")
     try:
-        image = _gifti_in_gzip(path) if path.name.endswith(".gii.gz") else nib.load(path)
+        # nibabel logs the voxel sizes that a CIFTI file, having no voxels, leaves at 0.
+        with nib.imageglobals.LoggingOutputSuppressor():
+            image = _gifti_in_gzip(path) if path.name.endswith(".gii.gz") else nib.load(path)
     # A damaged file makes the parsers fail in every way there is; all of them mean the same to the user.
     except Exception as error:
         raise DataError(f"{path}: not a readable {kind} image ({one_line(error)}); replace the file") from error
@@ -51,6 +51,8 @@ def load_image(path: Path) -> Any:
     return image
 
 
+# How often the file's size the values can be at most: the deflate format cannot shrink data by more than this.
+_LIMITS = {".nii": 1, ".mgh": 1, ".gz": 1032, ".mgz": 1032}
 _KINDS = {".gii": "GIFTI", ".gii.gz": "GIFTI", ".mgz": "MGH", ".mgh": "MGH"}
 
 
@@ -64,8 +66,8 @@ def _check_claim(image: Any, path: Path) -> None:
     if not image.shape or min(image.shape) < 1:
         raise DataError(f"{path}: header claims the shape {tuple(image.shape)}; replace the file")
     claimed = math.prod(int(n) for n in image.shape) * np.dtype(image.get_data_dtype()).itemsize
-    packed = path.name.endswith((".gz", ".mgz"))
-    if claimed > path.stat().st_size * (DEFLATE_LIMIT if packed else 1):
+    limit = next((limit for end, limit in _LIMITS.items() if path.name.endswith(end)), np.inf)
+    if claimed > path.stat().st_size * limit:
         raise DataError(
             f"{path}: image is truncated or damaged (its header claims {claimed:,} bytes, the file has "
             f"{path.stat().st_size:,}); copy or compute it again"
@@ -142,7 +144,8 @@ def write_mgh(path: Path, values: np.ndarray, *, tr: float | None = None) -> Non
     tr : float, optional
         Seconds between maps.
     """
-    image = nib.MGHImage(np.asarray(values, dtype=np.float32).T[:, None, None, :], np.eye(4))
+    whole = np.asarray(values, dtype=np.float32).T[:, None, None, :]
+    image = nib.MGHImage(whole if len(values) > 1 else whole[..., 0], np.eye(4))
     if tr is not None and len(values) > 1:
         image.header.set_zooms((1.0, 1.0, 1.0, tr * 1e3))
     content = image.to_bytes()
