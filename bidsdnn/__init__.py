@@ -12,14 +12,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NOUNS = {
+    "Cifti": "spaces",
     "Config": "config",
     "Dataset": "bids.dataset",
     "Derivatives": "bids.derivatives",
     "Network": "networks.network",
+    "Parcels": "spaces",
     "Patterns": "patterns",
     "Result": "result",
     "Run": "bids.dataset",
     "Stimuli": "stimuli",
+    "Surface": "spaces",
     "Volume": "spaces",
 }
 __all__ = ["__version__", *_NOUNS]

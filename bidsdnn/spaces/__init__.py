@@ -13,6 +13,7 @@ from bidsdnn.spaces.gifti import hemispheres
 from bidsdnn.spaces.grayordinates import Cifti
 from bidsdnn.spaces.images import image_data, load_image, one_line, write_nifti
 from bidsdnn.spaces.mesh import Mesh, fsaverage5, read_mesh, read_meshes
+from bidsdnn.spaces.parcels import Parcels
 from bidsdnn.spaces.protocol import Space
 from bidsdnn.spaces.shared import header_tr, intersection, kind_of, recording_shape, shared_space
 from bidsdnn.spaces.surface import Surface
@@ -21,6 +22,7 @@ from bidsdnn.spaces.volume import Volume
 __all__ = [
     "Cifti",
     "Mesh",
+    "Parcels",
     "Space",
     "Surface",
     "Volume",

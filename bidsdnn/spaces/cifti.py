@@ -9,16 +9,20 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis, ScalarAxis, SeriesAxis
+from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis, ParcelsAxis, ScalarAxis, SeriesAxis
 
 from bidsdnn.errors import DataError
 from bidsdnn.spaces.images import image_data, load_image, one_line
 
 CORTICES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
-_INTENTS: dict[type, str] = {
-    SeriesAxis: "NIFTI_INTENT_CONNECTIVITY_DENSE_SERIES",
-    ScalarAxis: "NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS",
-    LabelAxis: "NIFTI_INTENT_CONNECTIVITY_DENSE_LABELS",
+_INTENTS: dict[tuple[type, type], str] = {
+    (SeriesAxis, BrainModelAxis): "NIFTI_INTENT_CONNECTIVITY_DENSE_SERIES",
+    (ScalarAxis, BrainModelAxis): "NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS",
+    (LabelAxis, BrainModelAxis): "NIFTI_INTENT_CONNECTIVITY_DENSE_LABELS",
+    (SeriesAxis, ParcelsAxis): "NIFTI_INTENT_CONNECTIVITY_PARCELLATED_SERIES",
+    (ScalarAxis, ParcelsAxis): "NIFTI_INTENT_CONNECTIVITY_PARCELLATED_SCALAR",
+    # The format has no code of its own for a .plabel.nii.
+    (LabelAxis, ParcelsAxis): "NIFTI_INTENT_CONNECTIVITY_UNKNOWN",
 }
 # Eight times a grid of 0.5 mm around a head.
 _MOST_VOXELS = 2**30
@@ -51,6 +55,43 @@ def open_cifti(path: Path) -> tuple[Cifti2Image, Any, BrainModelAxis]:
     DataError
         If it is no CIFTI file, is damaged, or its columns are no brain models (parcels, for example).
     """
+    image, axes = _open(path)
+    if len(axes) != 2 or not isinstance(axes[1], BrainModelAxis) or not len(axes[1]):
+        kind = type(axes[-1]).__name__.removesuffix("Axis")
+        raise DataError(f"{path}: a CIFTI file without brain models (its columns are {kind}); give a dtseries.nii")
+    _check_points(axes[1], path)
+    return image, axes[0], axes[1]
+
+
+def open_parcels(path: Path) -> tuple[Cifti2Image, Any, ParcelsAxis]:
+    """Open a CIFTI-2 file of parcels, without reading its values.
+
+    Parameters
+    ----------
+    path : Path
+        ``.ptseries.nii``, ``.pscalar.nii`` or ``.plabel.nii``.
+
+    Returns
+    -------
+    image : Cifti2Image
+    maps : nibabel axis
+        What the rows are: a series, scalars or labels.
+    parcels : ParcelsAxis
+        What the columns are.
+
+    Raises
+    ------
+    DataError
+        If it is no CIFTI file, is damaged, or its columns are no parcels.
+    """
+    image, axes = _open(path)
+    if len(axes) != 2 or not isinstance(axes[1], ParcelsAxis) or not len(axes[1]):
+        kind = type(axes[-1]).__name__.removesuffix("Axis")
+        raise DataError(f"{path}: a CIFTI file without parcels (its columns are {kind}); give a ptseries.nii")
+    return image, axes[0], axes[1]
+
+
+def _open(path: Path) -> tuple[Cifti2Image, list[Any]]:
     image = load_image(path)
     if not isinstance(image, Cifti2Image):
         raise DataError(f"{path}: not a readable CIFTI-2 file (it has no CIFTI header); replace the file")
@@ -59,16 +100,11 @@ def open_cifti(path: Path) -> tuple[Cifti2Image, Any, BrainModelAxis]:
     # Whatever the header lacks, the user's remedy is the same.
     except Exception as error:
         raise DataError(f"{path}: CIFTI header is damaged ({one_line(error)}); replace the file") from error
-    if len(axes) != 2 or not isinstance(axes[1], BrainModelAxis) or not len(axes[1]):
-        kind = type(axes[-1]).__name__.removesuffix("Axis")
-        raise DataError(f"{path}: a CIFTI file without brain models (its columns are {kind}); give a dtseries.nii")
-    _check_points(axes[1], path)
-    if tuple(len(axis) for axis in axes) != tuple(image.shape):
-        raise DataError(
-            f"{path}: CIFTI header describes {len(axes[0])} x {len(axes[1])} values, the file holds "
-            f"{image.shape[0]} x {image.shape[1]}; replace the file"
-        )
-    return image, axes[0], axes[1]
+    lengths = tuple(len(axis) for axis in axes)
+    if lengths != tuple(image.shape):
+        described, held = (" x ".join(str(n) for n in shape) for shape in (lengths, image.shape))
+        raise DataError(f"{path}: CIFTI header describes {described} values, the file holds {held}; replace the file")
+    return image, axes
 
 
 def _check_points(points: BrainModelAxis, path: Path) -> None:
@@ -166,7 +202,7 @@ def read_cifti(path: Path, wanted: BrainModelAxis) -> np.ndarray:
     return np.ascontiguousarray(values[:, columns])
 
 
-def write_cifti(path: Path, values: np.ndarray, maps: Any, points: BrainModelAxis) -> None:
+def write_cifti(path: Path, values: np.ndarray, maps: Any, points: BrainModelAxis | ParcelsAxis) -> None:
     """Write a table of maps x points.
 
     Parameters
@@ -176,18 +212,17 @@ def write_cifti(path: Path, values: np.ndarray, maps: Any, points: BrainModelAxi
         Stored in its own type.
     maps : SeriesAxis, ScalarAxis or LabelAxis
         What the rows are.
-    points : BrainModelAxis
+    points : BrainModelAxis or ParcelsAxis
         What the columns are.
     """
     image = Cifti2Image(values, header=(maps, points), nifti_header=nib.Nifti2Header())
     image.nifti_header.set_data_dtype(values.dtype)
-    image.nifti_header.set_intent(_INTENTS[type(maps)])
+    image.nifti_header.set_intent(_INTENTS[type(maps), type(points)])
     image.update_headers()
     path.write_bytes(image.to_bytes())
 
 
-def cifti_tr(path: Path) -> float:
-    """Seconds between the rows of a dense series; 0 where rows are no series."""
-    maps = open_cifti(path)[1]
-    step = float(getattr(maps, "step", 0.0)) if getattr(maps, "unit", "") == "SECOND" else 0.0
+def series_step(maps: Any) -> float:
+    """Seconds between the rows of a series; 0 where rows are no series in time."""
+    step = float(maps.step) if isinstance(maps, SeriesAxis) and maps.unit == "SECOND" else 0.0
     return step if math.isfinite(step) and step > 0 else 0.0

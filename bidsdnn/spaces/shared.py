@@ -10,11 +10,12 @@ import numpy as np
 
 from bidsdnn.errors import DataError
 from bidsdnn.spaces.atlases import AFFINE_TOLERANCE
-from bidsdnn.spaces.cifti import CORTICES, cifti_tr, is_cifti, open_cifti
+from bidsdnn.spaces.cifti import CORTICES, is_cifti, open_cifti, open_parcels, series_step
 from bidsdnn.spaces.gifti import both, heading
 from bidsdnn.spaces.grayordinates import Cifti, common_points
 from bidsdnn.spaces.images import load_image
 from bidsdnn.spaces.mesh import Mesh, fsaverage5, read_meshes
+from bidsdnn.spaces.parcels import PARCELLATED, Parcels
 from bidsdnn.spaces.protocol import Space
 from bidsdnn.spaces.surface import Surface
 from bidsdnn.spaces.volume import Volume
@@ -24,7 +25,7 @@ FSAVERAGE5 = 10242
 _UNITS = {"msec": 1e-3, "usec": 1e-6}
 
 
-def kind_of(path: Path) -> type[Volume] | type[Surface] | type[Cifti]:
+def kind_of(path: Path) -> type[Volume] | type[Surface] | type[Cifti] | type[Parcels]:
     """Which kind of space a file's columns lie in, by its name, or for MGH by its shape.
 
     Parameters
@@ -34,12 +35,14 @@ def kind_of(path: Path) -> type[Volume] | type[Surface] | type[Cifti]:
     Returns
     -------
     type
-        `Volume`, `Surface` or `Cifti`.
+        `Volume`, `Surface`, `Cifti` or `Parcels`.
     """
     if path.name.endswith((".gii", ".gii.gz")):
         return Surface
-    if is_cifti(path) or path.name.endswith((".ptseries.nii", ".pscalar.nii", ".plabel.nii")):
+    if is_cifti(path):
         return Cifti
+    if path.name.endswith(PARCELLATED):
+        return Parcels
     if path.name.endswith((".mgh", ".mgz")) and tuple(load_image(path).shape[1:3]) == (1, 1):
         return Surface
     return Volume
@@ -64,7 +67,17 @@ def recording_shape(path: Path) -> tuple[int, ...]:
     if kind is Cifti:
         _, maps, points = open_cifti(path)
         return len(points), len(maps)
+    if kind is Parcels:
+        return _parcels_shape(path)
     return tuple(int(n) for n in load_image(path).shape)
+
+
+def _parcels_shape(path: Path) -> tuple[int, int]:
+    size = Parcels.from_files([path]).size
+    if not path.name.endswith(".tsv"):
+        return size, len(open_parcels(path)[1])
+    with path.open("rb") as file:
+        return size, sum(1 for line in file if line.strip()) - 1
 
 
 def header_tr(path: Path) -> float:
@@ -82,7 +95,9 @@ def header_tr(path: Path) -> float:
     if kind is Surface:
         return heading(path).tr
     if kind is Cifti:
-        return cifti_tr(path)
+        return series_step(open_cifti(path)[1])
+    if kind is Parcels:
+        return 0.0 if path.name.endswith(".tsv") else series_step(open_parcels(path)[1])
     header = load_image(path).header
     zooms = header.get_zooms()
     if len(zooms) < 4:
@@ -97,7 +112,7 @@ def intersection(masks: Sequence[Path]) -> Space:
     Parameters
     ----------
     masks : sequence of Path
-        Of one kind; of surfaces the left hemispheres' files.
+        Of one kind; of surfaces the left hemispheres' files. A mask of parcels is the parcels that it names.
 
     Returns
     -------
@@ -122,7 +137,7 @@ def shared_space(
         The runs of one participant, in one space; of surfaces the left hemispheres' files.
     masks : sequence of Path
         Their masks. Without any, the brain of a volume is found by the first run's intensity, and the medial wall of
-        a surface is where the first run is zero or NaN throughout; a CIFTI file needs none.
+        a surface is where the first run is zero or NaN throughout; a CIFTI file needs none, and parcels have none.
     meshes : tuple of two Path, optional
         The left and the right hemisphere's mesh. Surfaces named fsaverage of 10,242 vertices have theirs without.
 
@@ -146,6 +161,8 @@ def shared_space(
         return _shared_surface(bolds, masks, meshes)
     if kind is Cifti:
         return _shared_cifti(bolds, masks, meshes)
+    if kind is Parcels:
+        return Parcels.from_files(bolds), []
     return _shared_volume(bolds, masks)
 
 
