@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +44,7 @@ def load_image(path: Path) -> Any:
         raise MissingInputError(f"{path}: image not found; {remedy}")
     kind = next((name for end, name in _KINDS.items() if path.name.endswith(end)), "NIfTI")
     try:
-        # nibabel logs the voxel sizes that a CIFTI file, having no voxels, leaves at 0.
-        with nib.imageglobals.LoggingOutputSuppressor():
+        with _no_word_of_voxel_sizes() if _CIFTI.search(path.name) else nullcontext():
             image = _gifti_in_gzip(path) if path.name.endswith(".gii.gz") else nib.load(path)
     # A damaged file makes the parsers fail in every way there is; all of them mean the same to the user.
     except Exception as error:
@@ -53,7 +56,20 @@ def load_image(path: Path) -> Any:
 
 # How often the file's size the values can be at most: the deflate format cannot shrink data by more than this.
 _LIMITS = {".nii": 1, ".mgh": 1, ".gz": 1032, ".mgz": 1032}
+_CIFTI = re.compile(r"\.[dp](tseries|scalar|label|conn)\.nii$")
 _KINDS = {".gii": "GIFTI", ".gii.gz": "GIFTI", ".mgz": "MGH", ".mgh": "MGH"}
+
+
+@contextmanager
+def _no_word_of_voxel_sizes() -> Iterator[None]:
+    """Keep nibabel from logging the voxel sizes that a CIFTI file, having no grid, rightly leaves at 0."""
+    logger = nib.imageglobals.logger
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _gifti_in_gzip(path: Path) -> Any:

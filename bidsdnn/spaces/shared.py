@@ -22,7 +22,9 @@ from bidsdnn.spaces.volume import Volume
 
 # Vertices of a hemisphere of fsaverage5, the one mesh that is always at hand.
 FSAVERAGE5 = 10242
-_UNITS = {"msec": 1e-3, "usec": 1e-6}
+# The NIfTI format's codes of units of time.
+_MILLISECONDS, _MICROSECONDS = 16, 24
+_UNITS = {_MILLISECONDS: 1e-3, _MICROSECONDS: 1e-6}
 
 
 def kind_of(path: Path) -> type[Volume] | type[Surface] | type[Cifti] | type[Parcels]:
@@ -102,7 +104,8 @@ def header_tr(path: Path) -> float:
     zooms = header.get_zooms()
     if len(zooms) < 4:
         return 0.0
-    units = header.get_xyzt_units()[1] if hasattr(header, "get_xyzt_units") else "msec"
+    # An MGH header has no units: its time is in milliseconds.
+    units = int(header["xyzt_units"]) & 0x38 if "xyzt_units" in header else _MILLISECONDS
     return float(zooms[3]) * _UNITS.get(units, 1.0)
 
 

@@ -106,7 +106,7 @@ class Volume:
             If shapes differ, or no voxel is in all masks.
         """
         first = load_image(paths[0])
-        mask = image_data(first, paths[0]).reshape(first.shape[:3]) > 0
+        mask = _mask(first, paths[0])
         for path in paths[1:]:
             image = load_image(path)
             if image.shape[:3] != mask.shape:
@@ -114,7 +114,7 @@ class Volume:
                     f"{path}: shape {image.shape[:3]} differs from {mask.shape} of {paths[0]}; "
                     "ask for one resolution with --space SPACE:res-X"
                 )
-            mask &= image_data(image, path).reshape(mask.shape) > 0
+            mask &= _mask(image, path)
         if not mask.any():
             raise DataError(f"{paths[0]}: no voxel lies in the masks of all {len(paths)} runs; leave out a run")
         return cls(mask, np.asarray(first.affine))
@@ -303,3 +303,11 @@ class Volume:
         """
         codes = codes_on_grid(path, self.affine, self.mask.shape).reshape(-1)[self._where]
         return named_regions(codes, region_names(path, labels, codes))
+
+
+def _mask(image: Any, path: Path) -> np.ndarray:
+    shape = (*image.shape, 1, 1, 1)[:3]
+    data = image_data(image, path)
+    if data.size != np.prod(shape):
+        raise DataError(f"{path}: a mask has three dimensions, this image has shape {tuple(image.shape)}")
+    return data.reshape(shape) > 0

@@ -52,7 +52,7 @@ def test_written_values_read_back_equal(space, tmp_path):
     assert space.files(path) == (path,)
 
 
-def test_series_say_their_repetition_time(space, tmp_path):
+def test_series_say_their_repetition_time(space, tmp_path, caplog):
     path = tmp_path / "bold.dtseries.nii"
     space.write(path, np.ones((5, space.size)), tr=0.72)
     assert nib.load(path).nifti_header["intent_code"] == 3002
@@ -60,6 +60,7 @@ def test_series_say_their_repetition_time(space, tmp_path):
     assert recording_shape(path) == (space.size, 5)
     found, warnings = shared_space([path], [])
     assert (found.identity, warnings) == (Cifti(space.points).identity, [])
+    assert not caplog.text
 
 
 def test_columns_are_found_by_vertex_and_voxel(space, tmp_path):

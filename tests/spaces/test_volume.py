@@ -61,6 +61,8 @@ def test_masks_are_intersected(tmp_path):
         Volume.from_masks([*paths, empty])
     with pytest.raises(DataError, match="differs from"):
         Volume.from_masks([paths[0], image(tmp_path / "d.nii.gz", np.zeros((2, 2, 2)))])
+    with pytest.raises(DataError, match="a mask has three dimensions"):
+        Volume.from_masks([image(tmp_path / "e.nii.gz", np.ones((*SHAPE, 3)))])
 
 
 def test_regions_keep_their_names(volume, tmp_path):
@@ -245,6 +247,11 @@ def test_the_headers_repetition_time_is_in_seconds(volume, tmp_path):
     milli.header.set_zooms((3, 3, 3, 1500))
     milli.to_filename(tmp_path / "b.nii.gz")
     assert header_tr(tmp_path / "b.nii.gz") == 1.5
+    content = bytearray(gzip.decompress((tmp_path / "b.nii.gz").read_bytes()))
+    # A code that the format does not know counts as seconds.
+    content[123] = 2 + 56
+    (tmp_path / "b.nii").write_bytes(content)
+    assert header_tr(tmp_path / "b.nii") == 1500
     mgh = nib.MGHImage(np.ones((*SHAPE, 2), np.float32), AFFINE)
     mgh.header.set_zooms((3, 3, 3, 800))
     mgh.to_filename(tmp_path / "c.mgz")
