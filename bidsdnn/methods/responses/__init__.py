@@ -6,9 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from bidsdnn.methods.responses.conditions import condition
+from bidsdnn.methods.responses.courses import fir_courses
 from bidsdnn.methods.responses.design import high_pass
+from bidsdnn.methods.responses.diagnosis import reasons, variance_inflation
 from bidsdnn.methods.responses.hrf import HRFS, event_regressors, impulses, trial_basis, trial_regressors
 from bidsdnn.methods.responses.noise_model import NOISES, ar1_coefficients
+from bidsdnn.methods.responses.residuals import residual_covariance, residuals
+from bidsdnn.methods.responses.scaling import percent_signal_change, standardized
+from bidsdnn.methods.responses.timeseries import timeseries
 from bidsdnn.methods.responses.trials import fir, lsa, lss
 from bidsdnn.methods.responses.window import window
 
@@ -27,11 +32,19 @@ __all__ = [
     "condition",
     "event_regressors",
     "fir",
+    "fir_courses",
     "high_pass",
     "impulses",
     "lsa",
     "lss",
+    "percent_signal_change",
+    "reasons",
+    "residual_covariance",
+    "residuals",
+    "standardized",
+    "timeseries",
     "trial_basis",
     "trial_regressors",
+    "variance_inflation",
     "window",
 ]
