@@ -22,9 +22,11 @@ from bidsdnn.methods.responses.noise_model import (
     OPERATOR_BYTES,
     VOXELS,
     binned,
+    by_coefficient,
     check_noise,
-    groups,
     lagged,
+    mean_product,
+    place,
     usable_series,
     whiten,
     whitening,
@@ -93,13 +95,13 @@ def condition(
         series, usable = _usable_in_all(bolds, voxels, where)
         columns = np.arange(voxels.start, voxels.stop)[usable]
         if noise == "ols":
-            values[np.ix_(rows, columns)] = operators.apply(0.0, series)[rows].cpu().numpy()
-            continue
-        own = operators.autocorrelation(series) if given is None else given[columns]
-        for value, members in groups(own):
-            chosen = torch.from_numpy(members).to(where)
-            found = operators.apply(value, [run[:, chosen] for run in series])[rows]
-            values[np.ix_(rows, columns[members])] = found.cpu().numpy()
+            found = _total(operators.at(0.0), series)
+        else:
+            own = operators.autocorrelation(series) if given is None else given[columns]
+            # The runs' operators side by side, and their series one below the other, are the sum over runs.
+            found, order = by_coefficient(own, torch.cat(series), lambda rho: torch.cat(operators.at(rho), dim=1))
+            columns = columns[order]
+        place(values, rows, columns, found)
     return items, values
 
 
@@ -154,12 +156,8 @@ class _Operators:
         recorded = np.any([design.recorded for design in designs], axis=0)
         self.estimable: Bool = estimable & recorded
         self.betas = [self._tensor(operator) for operator in plain]
-        first = slice(None, None, designs[0].x.shape[1])
-        self.kept = {0.0: [operator[first] for operator in self.betas]}
-
-    def apply(self, rho: float, series: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Responses (S, v) from each run's raw time series (T_r, v)."""
-        return _total(self._at(rho), series)
+        self.rows = np.flatnonzero(self.estimable) * designs[0].x.shape[1]
+        self.kept = {0.0: [self._tensor(operator[self.rows]) for operator in plain]}
 
     def autocorrelation(self, series: Sequence[torch.Tensor]) -> Float:
         """AR(1) coefficients (v,) of the residuals of all runs."""
@@ -170,16 +168,16 @@ class _Operators:
             residuals = run - x.T @ betas
             residuals = residuals - q @ (q.T @ residuals)
             energy, shared = lagged(residuals, steps)
-            sums += len(run) * torch.stack([energy, shared, torch.einsum("tv,tv->v", run, run) / len(run)])
+            sums += len(run) * torch.stack([energy, shared, mean_product(run, run)])
         return binned(*sums)
 
-    def _at(self, rho: float) -> list[torch.Tensor]:
+    def at(self, rho: float) -> list[torch.Tensor]:
+        """Operators of the estimable stimuli, for data that were not whitened."""
         if rho not in self.kept:
             pairs = list(zip(self.designs, self.steps, strict=True))
             bases = [orthonormal(whiten(design.nuisance.T, rho, steps).T) for design, steps in pairs]
             found, _ = _solve([whiten(design.x, rho, steps) for design, steps in pairs], bases)
-            first = slice(None, None, self.designs[0].x.shape[1])
-            found = [whitening(one[first], rho, steps) for one, steps in zip(found, self.steps, strict=True)]
+            found = [whitening(one[self.rows], rho, steps) for one, steps in zip(found, self.steps, strict=True)]
             if len(self.kept) * sum(one.nbytes for one in found) > OPERATOR_BYTES:
                 self.kept = {0.0: self.kept[0.0]}
             self.kept[rho] = [self._tensor(one) for one in found]

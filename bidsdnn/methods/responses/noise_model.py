@@ -7,6 +7,7 @@ sixty small designs and as many matrix products, not one model a trial.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,19 +140,44 @@ def estimate(
         series, usable = usable_series(bold, voxels, where)
         columns = np.arange(voxels.start, voxels.stop)[usable]
         if noise == "ols":
-            responses[np.ix_(rows, columns)] = (operators(0.0) @ series).cpu().numpy()
-            continue
-        own = residuals(series) if residuals is not None else np.asarray(given)[columns]
-        for value, members in groups(own):
-            part = series[:, torch.from_numpy(members).to(where)]
-            responses[np.ix_(rows, columns[members])] = (operators(value) @ part).cpu().numpy()
+            found = operators(0.0) @ series
+        else:
+            own = residuals(series) if residuals is not None else np.asarray(given)[columns]
+            found, order = by_coefficient(own, series, operators)
+            columns = columns[order]
+        place(responses, rows, columns, found)
     return responses
+
+
+def by_coefficient(
+    rho: Float, series: torch.Tensor, operators: Callable[[float], torch.Tensor]
+) -> tuple[torch.Tensor, NDArray[np.intp]]:
+    """Each voxel's estimates by the operator of its coefficient (n, v), and the voxels' order in them (v,)."""
+    order = np.argsort(rho, kind="stable")
+    values, first = np.unique(rho[order], return_index=True)
+    sorted_series = series[:, torch.from_numpy(order).to(series.device)]
+    parts = [
+        operators(float(value)) @ sorted_series[:, begin:end]
+        for value, begin, end in zip(values, first, [*first[1:], len(order)], strict=True)
+    ]
+    return torch.cat(parts, dim=1) if parts else operators(0.0) @ series, order
+
+
+def place(responses: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], found: Any) -> None:
+    """Write estimates (rows, columns) into the table, as one block where they are one."""
+    numbers = found.cpu().numpy()
+    if len(rows) == len(responses) and len(columns) and (np.diff(columns) == 1).all():
+        responses[:, columns[0] : columns[-1] + 1] = numbers
+    else:
+        responses[np.ix_(rows, columns)] = numbers
 
 
 def usable_series(bold: NDArray[np.floating], voxels: slice, where: torch.device) -> tuple[torch.Tensor, Bool]:
     """The time series of a block of voxels that vary and are finite (T, usable), and which ones those are."""
     series = np.array(bold[:, voxels], dtype=np.float64)
-    usable = np.isfinite(series).all(axis=0) & (series != series[:1]).any(axis=0)
+    # NaN and infinity are the largest or the smallest of their column.
+    highest, lowest = series.max(axis=0), series.min(axis=0)
+    usable = np.isfinite(highest) & np.isfinite(lowest) & (highest > lowest)
     return torch.from_numpy(series if usable.all() else series[:, usable]).to(where), usable
 
 
@@ -164,7 +190,7 @@ class _Autocorrelation:
 
     def __call__(self, series: torch.Tensor) -> Float:
         residuals = series - self.basis @ (self.basis.T @ series)
-        return binned(*lagged(residuals, self.steps), torch.einsum("tv,tv->v", series, series) / len(series))
+        return binned(*lagged(residuals, self.steps), mean_product(series, series))
 
 
 def lagged(residuals: torch.Tensor, steps: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,8 +200,12 @@ def lagged(residuals: torch.Tensor, steps: NDArray[np.intp]) -> tuple[torch.Tens
     if (steps != 1).any():
         adjacent = torch.from_numpy(np.flatnonzero(steps == 1)).to(residuals.device)
         before, after = before[adjacent], after[adjacent]
-    energy = torch.einsum("tv,tv->v", residuals, residuals) / len(residuals)
-    return energy, torch.einsum("tv,tv->v", before, after) / max(len(before), 1)
+    return mean_product(residuals, residuals), mean_product(before, after)
+
+
+def mean_product(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Mean over rows of the product of two tables (T, v)."""
+    return (one * other).sum(dim=0) / max(len(one), 1)
 
 
 def binned(energy: torch.Tensor, shared: torch.Tensor, original: torch.Tensor) -> Float:
@@ -223,13 +253,6 @@ def _prediction(rho: float, steps: NDArray[np.intp]) -> tuple[Float, Float]:
     """How much of the volume before is in each but the first, and the factor that restores the variance."""
     predicted = np.power(float(rho), steps)
     return predicted, np.sqrt((1 - rho**2) / (1 - predicted**2))
-
-
-def groups(values: Float) -> list[tuple[float, NDArray[np.intp]]]:
-    """Each value that occurs, and where."""
-    order = np.argsort(values, kind="stable")
-    unique, first = np.unique(values[order], return_index=True)
-    return [(float(value), members) for value, members in zip(unique, np.split(order, first[1:]), strict=True)]
 
 
 def check_noise(noise: str, rho: ArrayLike | None, n_voxels: int) -> Float | None:
