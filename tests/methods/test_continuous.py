@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from nilearn.glm.first_level import compute_regressor
+from nilearn.glm.first_level import compute_regressor, glover_hrf, spm_hrf
 
 from bidsdnn.methods.continuous import RESAMPLINGS, at_clips, on_run, resample, resampling
 from bidsdnn.methods.responses import timeseries, trial_regressors
@@ -42,6 +42,25 @@ def test_a_planted_lag_is_where_features_and_volumes_meet(method, lag, start):
         found[delay] = np.corrcoef(features[there, 0], bold[there])[0, 1]
     assert max(found, key=found.get) == lag
     assert found[lag] > 0.98
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("lag", [0.0, 1.5, -2.0])
+@pytest.mark.parametrize(("method", "response"), [("spm", spm_hrf), ("glover", glover_hrf)])
+def test_a_planted_lag_is_found_beyond_that_of_the_response(method, response, lag, start):
+    signal = slow_signal()
+    times = np.arange(0, 300, 0.05)
+    frames = start + TR * np.arange(150)
+    kernel = response(0.05, 1)
+    convolved = np.convolve(signal(times), kernel / kernel.sum())[: len(times)]
+    bold = np.interp(frames - lag, times, convolved)
+    there = (frames > 45) & (frames < 280)
+    found = {}
+    for delay in np.arange(-4, 4.01, 0.25):
+        features = resample(signal(times)[:, None], times, frames, step=TR, method=method, delays=[delay])
+        found[delay] = np.corrcoef(features[there, 0], bold[there])[0, 1]
+    assert max(found, key=found.get) == lag
+    assert found[lag] > 0.999
 
 
 @pytest.mark.parametrize("start", STARTS)

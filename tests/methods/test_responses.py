@@ -6,7 +6,7 @@ import pytest
 from nilearn.glm.first_level import make_first_level_design_matrix, run_glm
 from nilearn.glm.regression import ARModel
 
-from bidsdnn.methods.responses import RESPONSES, fir, high_pass, lsa, lss, trial_regressors
+from bidsdnn.methods.responses import RESPONSES, ar1_coefficients, fir, high_pass, lsa, lss, trial_regressors
 
 TR = 2.0
 FRAMES = 0.7 + TR * np.arange(120)
@@ -298,3 +298,37 @@ def test_a_trial_that_fell_into_scrubbed_volumes_is_not_estimated():
     for name in MODELS:
         betas = RESPONSES[name](bold[keep], events, frame_times=FRAMES[keep], nuisance=nuisance[keep])
         assert np.flatnonzero(np.isnan(betas).all(axis=1)).size == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_planted_responses_in_autocorrelated_noise_are_unbiased_and_better_by_ar1(name):
+    rng = np.random.default_rng(11)
+    _, events, nuisance = a_run(n_trials=20)
+    x = trial_regressors(events.onset, events.duration, frame_times=FRAMES)
+    planted = 2 * rng.standard_normal((20, 1)) if name == "lsa" else np.full((20, 1), 2.0)
+    noise = rng.standard_normal((len(FRAMES), 2000))
+    for volume in range(1, len(FRAMES)):
+        noise[volume] += 0.7 * noise[volume - 1]
+    error = {
+        kind: RESPONSES[name](x @ planted + noise, events, frame_times=FRAMES, nuisance=nuisance, noise=kind) - planted
+        for kind in ("ols", "ar1")
+    }
+    for one in error.values():
+        standard_error = one.std(axis=1) / np.sqrt(2000)
+        assert (np.abs(one.mean(axis=1)) < 4 * standard_error).all()
+    assert (error["ar1"] ** 2).mean() < 0.92 * (error["ols"] ** 2).mean()
+
+
+def test_estimated_coefficients_are_the_planted_ones():
+    rng = np.random.default_rng(12)
+    frames = TR * np.arange(2000)
+    planted = np.repeat([-0.3, 0.0, 0.4, 0.8], 25)
+    noise = rng.standard_normal((2000, 100))
+    for volume in range(1, 2000):
+        noise[volume] += planted * noise[volume - 1]
+    found = ar1_coefficients(noise, np.ones((2000, 1)), frame_times=frames)
+    np.testing.assert_allclose(found, np.round(found, 2), atol=1e-12)
+    assert np.abs(found - planted).max() < 0.1 and abs((found - planted).mean()) < 0.02
+    keep = rng.uniform(size=2000) > 0.2
+    scrubbed = ar1_coefficients(noise[keep], np.ones((keep.sum(), 1)), frame_times=frames[keep])
+    assert np.abs(scrubbed - planted).max() < 0.12 and abs((scrubbed - planted).mean()) < 0.02

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-from bidsdnn.methods.responses.design import Bool, Design, Float, canonical
-from bidsdnn.methods.responses.noise_model import estimate
+from bidsdnn.methods.reduce import blocks, float64_device
+from bidsdnn.methods.responses.design import canonical, check_bold, orthonormal
+from bidsdnn.methods.responses.noise_model import VOXELS, place, usable_series
 
 
 def timeseries(
@@ -79,20 +81,13 @@ def timeseries(
             "presentation": shown,
         }
     )
-    picked = np.zeros((len(items), 1, len(design.frame_times)))
-    picked[np.arange(len(items)), 0, volumes] = 1
-    rows = Design(
-        picked, np.ones((len(items), 1)), np.ones(len(items), dtype=bool), design.nuisance, design.frame_times
-    )
-    return items, estimate(rows, project, bold, noise="ols", rho=None, residual_design=nothing, device=device)
-
-
-def project(x: Float, basis: Float, wanted: Float) -> tuple[Float, Bool]:
-    """Weighted sums of volumes (n, 1, T), of what is left when the nuisance is projected out."""
-    rows = x[:, 0]
-    return rows - (rows @ basis) @ basis.T, np.ones(len(rows), dtype=bool)
-
-
-def nothing(design: Design) -> Float:
-    """The nuisance alone (T, C)."""
-    return design.nuisance
+    check_bold(bold.shape, design.frame_times)
+    where = float64_device(device)
+    basis = torch.from_numpy(orthonormal(design.nuisance)).to(where)
+    values = np.full((len(items), bold.shape[1]), np.nan, dtype=np.float32)
+    for voxels in blocks(bold.shape[1], VOXELS):
+        series, usable = usable_series(bold, voxels, where)
+        cleaned = series - basis @ (basis.T @ series)
+        columns = np.arange(voxels.start, voxels.stop)[usable]
+        place(values, np.arange(len(items)), columns, cleaned[torch.from_numpy(volumes).to(where)])
+    return items, values

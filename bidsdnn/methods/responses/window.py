@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from bidsdnn.methods.responses.design import Bool, Design, Float, canonical
 from bidsdnn.methods.responses.hrf import Kernel, scans
 from bidsdnn.methods.responses.noise_model import estimate
-from bidsdnn.methods.responses.timeseries import nothing, project
 
 _SECONDS = (4.0, 8.0)
 
@@ -76,7 +75,7 @@ def window(
     else:
         mean, recorded = _counted(onsets, frames, volumes)
     averaging = Design(mean[:, None], np.ones((len(mean), 1)), recorded, design.nuisance, frames)
-    return estimate(averaging, project, bold, noise="ols", rho=None, residual_design=nothing, device=device)
+    return estimate(averaging, _project, bold, noise="ols", rho=None, residual_design=_nothing, device=device)
 
 
 def _between(onsets: Float, frames: Float, seconds: Sequence[float]) -> tuple[Float, Bool]:
@@ -108,3 +107,13 @@ def _counted(onsets: Float, frames: Float, volumes: Sequence[int]) -> tuple[Floa
 def _averages(inside: Bool, expected: NDArray[np.floating]) -> tuple[Float, Bool]:
     found = inside.sum(axis=1)
     return inside / np.maximum(found, 1)[:, None], (found > 0) & (2 * found >= expected)
+
+
+def _project(x: Float, basis: Float, wanted: Float) -> tuple[Float, Bool]:
+    """Averages of what is left when the nuisance is projected out."""
+    rows = x[:, 0]
+    return rows - (rows @ basis) @ basis.T, np.ones(len(rows), dtype=bool)
+
+
+def _nothing(design: Design) -> Float:
+    return design.nuisance
