@@ -14,14 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from bidsdnn.methods.noise import as_precision, stacked_folds, weighted
-from bidsdnn.methods.reduce import blocks
+from bidsdnn.methods.reduce import SINGLE, blocks
 
 Float = NDArray[np.float64]
 
-_COLUMNS = 4096
+_COLUMNS = 8192
 """Columns multiplied at a time; a constant, because the order of summation decides the last bits."""
-_SINGLE = 4_000_000
-"""From this many values on, a float32 table is multiplied in float32 and summed over blocks in float64."""
 _ROUNDING = 1e-14
 """Squared distances below this share of the patterns' sum of squares are zero but for rounding."""
 
@@ -57,7 +55,7 @@ def correlation(values: Any, *, precision: ArrayLike | None = None, folds: Array
     """
     table = _table("correlation", values, precision, folds)
     (n, p), first = table.shape, table[:, :_COLUMNS]
-    single = first.dtype == np.float32 and n * p >= _SINGLE
+    single = first.dtype == np.float32 and n * p >= SINGLE
     kind: Any = np.float32 if single else np.float64
     # Correlations do not change when a row is shifted; near its mean nothing cancels.
     shift = (np.asarray(first, dtype=np.float64).sum(axis=1, keepdims=True) / max(first.shape[1], 1)).astype(kind)

@@ -15,8 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
 
-_GRAM_COLUMNS = 4096
+_GRAM_COLUMNS = 8192
 """Columns read at a time; a constant, because the order of summation decides the last bits."""
+SINGLE = 4_000_000
+"""From this many values on, a float32 table is multiplied in float32 and summed over blocks in float64."""
 
 
 class Spectrum(NamedTuple):
@@ -50,7 +52,9 @@ def gram(values: Any, *, block: int = _GRAM_COLUMNS) -> tuple[Float, Float]:
     Returns
     -------
     products : array, shape (n, n)
-        Raw (uncentred) inner products X X', exactly symmetric, accumulated in float64.
+        Raw (uncentred) inner products X X', exactly symmetric, accumulated in float64. Exact to 1e-12; of a float32
+        table of 4 million values or more with at least as many columns as rows, to 1e-6 of the inner products of
+        the table with its columns centred, which is what distances and regressions see.
     row_sums : array, shape (n,)
         The sum of each row, with which rows can be centred afterwards.
 
@@ -64,18 +68,42 @@ def gram(values: Any, *, block: int = _GRAM_COLUMNS) -> tuple[Float, Float]:
     if block < 1:
         raise ValueError(f"block: expected at least 1 column, got {block}")
     n, p = values.shape
+    # A table with more rows than columns has directions of no length, which rounding must not lengthen.
+    single = p >= n and n * p >= SINGLE
     products, row_sums = np.zeros((n, n)), np.zeros(n)
     for columns in blocks(p, block):
-        part = np.asarray(values[:, columns], dtype=np.float64)
-        if not np.isfinite(part).all():
-            row, column = np.argwhere(~np.isfinite(part))[0]
-            raise ValueError(
-                f"values: expected finite numbers, got {part[row, column]} "
-                f"in row {row}, column {columns.start + column}"
-            )
-        products += part @ part.T
-        row_sums += part.sum(axis=1)
+        part = np.asarray(values[:, columns])
+        added = _single_products(part) if single and part.dtype == np.float32 else None
+        if added is None:
+            part = part.astype(np.float64)
+            if not np.isfinite(part).all():
+                row, column = np.argwhere(~np.isfinite(part))[0]
+                raise ValueError(
+                    f"values: expected finite numbers, got {part[row, column]} "
+                    f"in row {row}, column {columns.start + column}"
+                )
+            added = part @ part.T, part.sum(axis=1)
+        products += added[0]
+        row_sums += added[1]
     return products, row_sums
+
+
+def _single_products(part: NDArray[np.float32]) -> tuple[Float, Float] | None:
+    """Inner products and row sums of a block, multiplied in float32; None if they are not finite.
+
+    Less the columns' means m, what the rows share does not drown how they differ: with X = C + 1m', X X' is
+    C C' + (C m) 1' + 1 (C m)' + m'm, and only the first is large work.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = part.mean(axis=0)
+        centred = part - mean
+        mean = mean.astype(np.float64)
+        along, sums = (centred @ np.stack([mean, np.ones(len(mean))], axis=1).astype(np.float32)).astype(np.float64).T
+        products = (centred @ centred.T).astype(np.float64)
+        # In this order the sum of each two rows is the same both ways, and the matrix exactly symmetric.
+        products += np.add.outer(along, along) + mean @ mean
+    finite = np.isfinite(along).all() and np.isfinite(sums).all() and np.isfinite(products).all()
+    return (products, sums + mean.sum()) if finite else None
 
 
 def rotation(gram_matrix: ArrayLike, *, tolerance: float = 1e-10) -> Float:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
+from bidsdnn.methods.rdm import from_gram
 from bidsdnn.methods.reduce import blocks, float64_device, gram, rotation, spectrum
 
 
@@ -31,6 +32,36 @@ def test_gram_streams_the_inner_products(dtype, block):
     np.testing.assert_allclose(sums, exact.sum(axis=1), rtol=1e-12, atol=1e-12)
     assert (products == products.T).all()
     assert lazy.widest == min(block, 100)
+
+
+@pytest.mark.parametrize("offset", [0, 30])
+def test_gram_of_a_large_single_precision_table_is_exact_where_it_matters(offset, monkeypatch):
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal((12, 9000)).astype(np.float32)
+    values += np.float32(offset) * rng.random(9000, dtype=np.float32)
+    exact = values.astype(np.float64)
+    monkeypatch.setattr("bidsdnn.methods.reduce.SINGLE", 1000)
+    products, sums = gram(values, block=4096)
+    assert (products == products.T).all()
+    assert (products != exact @ exact.T).any(), "not the path in single precision"
+    centring = np.eye(12) - 1 / 12
+    energy = (exact - exact.mean(axis=0)).var() * 9000
+    np.testing.assert_allclose(
+        centring @ products @ centring, centring @ (exact @ exact.T) @ centring, atol=1e-6 * energy
+    )
+    np.testing.assert_allclose(sums, exact.sum(axis=1), rtol=1e-5, atol=1e-6 * np.abs(exact).sum(axis=1).max())
+    for metric in ("correlation", "cosine", "euclidean"):
+        np.testing.assert_allclose(from_gram(metric, products, sums, 9000), pdist(exact, metric), rtol=1e-5, atol=1e-5)
+
+
+def test_gram_in_single_precision_falls_back_where_products_overflow_and_refuses_nan(monkeypatch):
+    monkeypatch.setattr("bidsdnn.methods.reduce.SINGLE", 10)
+    values = np.random.default_rng(4).standard_normal((4, 50)).astype(np.float32)
+    large = values * np.float32(1e25)
+    np.testing.assert_allclose(gram(large)[0], large.astype(np.float64) @ large.astype(np.float64).T)
+    values[1, 7] = np.nan
+    with pytest.raises(ValueError, match="got nan in row 1, column 7"):
+        gram(values)
 
 
 def test_gram_refuses_what_is_not_finite_and_says_where():
