@@ -25,7 +25,7 @@ _COLUMNS = 4096
 _NULL_ENTRIES = 2_000_000
 """Numbers held by one block of permuted predictions."""
 
-_EXACT_ITEMS = 64
+EXACT_ITEMS = 64
 """Up to this many items the permuted products are in float64: where labels are few, permutations tie."""
 
 
@@ -186,7 +186,7 @@ def region_permutation(
         raise ValueError(f"permutations: expected at least 1, got {permutations}")
     asked = np.flatnonzero(members.any(axis=0))
     # r ignores the mean and scale of a column, and relabelling changes neither: standardise once.
-    standard = np.empty((n, len(asked)), dtype=np.float64 if n <= _EXACT_ITEMS else np.float32)
+    standard = np.empty((n, len(asked)), dtype=np.float64 if n <= EXACT_ITEMS else np.float32)
     for columns in blocks(len(asked), _COLUMNS):
         standard[:, columns] = standardise(y[:, asked[columns]])
     usable = np.isfinite(standard).all(axis=0)
@@ -196,12 +196,12 @@ def region_permutation(
     rng = np.random.default_rng(seed)
     orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(permutations))])
     folds = membership(splits, n)
-    means = _mean_correlations(h - _mean_operator(splits, n), standard, weights, orders, folds)
+    means = mean_correlations(h - mean_operator(splits, n), standard, weights, orders, folds)
     means[:, counts == 0] = np.nan
     return pvalue(means[0], means[1:], tolerance=1e-6), means[0]
 
 
-def _mean_operator(splits: Sequence[Split], n: int) -> Float:
+def mean_operator(splits: Sequence[Split], n: int) -> Float:
     """The matrix whose product with y is the training part's mean for each held-out item."""
     operator = np.zeros((n, n))
     for train, test in splits:
@@ -209,10 +209,8 @@ def _mean_operator(splits: Sequence[Split], n: int) -> Float:
     return operator
 
 
-def _mean_correlations(
-    h: NDArray[Any], y: NDArray[Any], weights: Float, orders: NDArray[np.intp], folds: Float
-) -> Float:
-    """Weighted mean r of predictions and standard columns y for each relabelling, (orders, R).
+def mean_correlations(h: NDArray[Any], y: NDArray[Any], weights: Any, orders: NDArray[np.intp], folds: Float) -> Float:
+    """Mean r, by weights (V, R), of predictions and standard columns y for each relabelling, (orders, R).
 
     Relabelling the rows of y and predicting is the same as predicting y with both axes of h, and the folds, relabelled:
     the small matrices are moved, and the large one stays where it is.

@@ -187,7 +187,7 @@ def test_pooled_r_centres_on_zero_for_noise_with_the_penalty_chosen_in_each_fold
 
 @pytest.mark.parametrize("exact_items", [0, 256], ids=["float32", "float64"])
 def test_region_permutation_is_a_refit_for_every_relabelling(exact_items, monkeypatch):
-    monkeypatch.setattr("bidsdnn.methods.predict._EXACT_ITEMS", exact_items)
+    monkeypatch.setattr("bidsdnn.methods.predict.EXACT_ITEMS", exact_items)
     monkeypatch.setattr("bidsdnn.methods.predict._COLUMNS", 3)
     monkeypatch.setattr("bidsdnn.methods.predict._NULL_ENTRIES", 24 * 24 * 4)
     x, y = tables()
