@@ -25,6 +25,7 @@ from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Map, Result
+from bidsdnn.searchlights import searchlight
 
 # A permutation costs stimuli x stimuli x voxels: a whole brain's mean r is tested on a sample of its voxels.
 MOST_TESTED = 2000
@@ -252,6 +253,6 @@ def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions) -> Resul
     return Result("reliability", tables={"reliability": pd.DataFrame(rows)}, sidecar={"Methods": summary(split_half)})
 
 
-ANALYSES: dict[str, Callable[..., Result]] = {"encoding": encoding, "rsa": rsa}
-NEEDS_NETWORK = {"encoding"}
+ANALYSES: dict[str, Callable[..., Result]] = {"encoding": encoding, "rsa": rsa, "searchlight": searchlight}
+NEEDS_NETWORK = {"encoding", "searchlight"}
 """Analyses that are left out, and named in the report, when no network is asked for."""

@@ -96,6 +96,7 @@ class Config(BaseModel):
     rdm: dict[str, Path] = Field(default_factory=dict)
     rdm_metric: str = "correlation"
     rdm_comparison: tuple[str, ...] = ("spearman", "pearson")
+    radius: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
 

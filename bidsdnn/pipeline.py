@@ -283,6 +283,7 @@ def analyse(
         "map": study.map if device == "cpu" else serial, "device": device,
         "metric": config.rdm_metric,
         "comparisons": config.rdm_comparison,
+        "radius": config.radius,
         "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]),
     }  # fmt: skip
@@ -291,7 +292,7 @@ def analyse(
     # A user's function is part of what its result depends on; a built-in one changes with the version.
     source = "" if name in ANALYSES else inspect.getsource(function)
     settings: dict[str, Any] = {
-        key: taken[key] for key in ("permutations", "seed", "metric", "comparisons") if key in taken
+        key: taken[key] for key in ("permutations", "seed", "metric", "comparisons", "radius") if key in taken
     }
     content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
     stem = function.__name__.replace("_", "") if name not in ANALYSES else name

@@ -32,11 +32,12 @@ from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import run_memory_mb
+from bidsdnn.searchlights import check_parameters
 from bidsdnn.stimuli import Stimuli
 
 logger = logging.getLogger(__name__)
 
-SUPPLIED = ("regions", "permutations", "seed", "map", "device", "metric", "comparisons")
+SUPPLIED = ("regions", "permutations", "seed", "map", "device", "metric", "comparisons", "radius")
 """What the program itself passes to an analysis that takes it."""
 
 
@@ -86,6 +87,7 @@ def check_configuration(config: Config) -> None:
         raise ConfigError(f"out_dir {config.out_dir} holds another dataset ({there.get('Name')}); choose a new folder")
     for name in config.analysis:
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
+    check_parameters(**config.parameters.get("searchlight", {}))
     resolve(config.response, RESPONSES)
     resolve(config.rdm_metric, METRICS)
     for name in config.rdm_comparison:

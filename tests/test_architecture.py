@@ -23,6 +23,7 @@ ROWS = [
     {"responses"},
     {"single_trials"},
     {"activations", "analyses", "journal", "nuisance"},
+    {"searchlights"},
     {"geometry"},
     {"bids", "report", "networks"},
     {"patterns", "result"},

@@ -33,6 +33,8 @@ DESCRIPTIONS = {
     "desc-condition": "Response to each stimulus: the mean over its trials of responses z-scored within each run",
     "desc-encoding": "Prediction of responses from the activations of a network's layers",
     "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
+    "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",
+    "desc-searchlightencoding": "Prediction of the responses in each voxel's neighbourhood from a network's layers",
     "desc-reliability": "Agreement between the responses to repetitions of one stimulus",
     "desc-quality": "Quality of the data that went into the analysis",
     "desc-brain": "Voxels that lie in the brain masks of all runs",

@@ -1,0 +1,292 @@
+"""Searchlight analyses: the comparison of layers with every neighbourhood of a brain, in whatever space it is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.geometry import FEWEST_STIMULI, METRICS, Regions
+from bidsdnn.lookup import resolve, summary
+from bidsdnn.methods import searchlight as rsa_method
+from bidsdnn.methods import searchlight_encoding as encoding_method
+from bidsdnn.methods.models import Ridge
+from bidsdnn.methods.neighbourhoods import FEWEST_COLUMNS
+from bidsdnn.methods.predict import cross_predict, kfold, prediction_operator
+from bidsdnn.methods.reduce import rotation
+from bidsdnn.methods.scores import pooled_pearsonr
+from bidsdnn.methods.similarity import SIMILARITIES
+from bidsdnn.parallel import Map as ParallelMap
+from bidsdnn.parallel import seed_for
+from bidsdnn.patterns import Group, Patterns
+from bidsdnn.result import Map, Result
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("rsa", "encoding")
+RADIUS = 10.0
+ALPHA = 0.05
+# Neighbourhoods and relabellings of the trial that says beforehand how long a test will take.
+_PROBED, _PROBED_PERMUTATIONS = 256, 8
+_LONG = 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What one kind of searchlight found, each of shape (layers, centres)."""
+
+    name: str
+    stat: str
+    values: np.ndarray
+    p: np.ndarray
+    p_familywise: np.ndarray
+
+
+def searchlight(
+    x: Patterns,
+    y: Patterns,
+    *,
+    regions: Regions,
+    permutations: int,
+    seed: int,
+    map: ParallelMap,
+    device: str = "cpu",
+    metric: str = "correlation",
+    comparisons: Sequence[str] = ("spearman",),
+    radius: float = RADIUS,
+    neighbors: int | None = None,
+    methods: Sequence[str] = ("rsa",),
+    n_splits: int = 10,
+    inner_splits: int = 5,
+) -> Result:
+    """Layers were compared with the responses in the neighbourhood of every voxel or vertex (searchlight analysis).
+
+    Voxels are neighbours by straight distance inside the brain mask, vertices by the way along the cortex.
+
+    Parameters
+    ----------
+    x : Patterns
+        One group a layer.
+    y : Patterns
+        Responses to the same stimuli, with their space.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
+        Regions by atlas, for the table.
+    permutations : int
+    seed : int
+    map : callable
+        Spreads blocks of centres over workers.
+    device : str
+    metric : str
+        One of `METRICS`.
+    comparisons : sequence of str
+        Rows of `SIMILARITIES`; the first is used.
+    radius : float
+        Of a neighbourhood, in millimetres.
+    neighbors : int, optional
+        Size of a neighbourhood as a number of voxels or vertices, the centre among them, in place of the radius.
+    methods : sequence of str
+        "rsa": similarity of RDMs. "encoding": mean over the neighbourhood of each voxel's cross-validated r.
+    n_splits, inner_splits : int
+        Folds of encoding, and those within each training part, for the penalty.
+
+    Returns
+    -------
+    Result
+        Maps of the score, p and family-wise p of each layer; a table of regions.
+
+    Raises
+    ------
+    DataError
+        If there are too few stimuli, or the space knows no neighbours.
+    ConfigError
+        If a metric, comparison or method is not known.
+    """
+    resolve(metric, METRICS)
+    resolve(comparisons[0], SIMILARITIES)
+    check_parameters(methods=methods, neighbors=neighbors)
+    needed = max(FEWEST_STIMULI, n_splits if "encoding" in methods else 0)
+    if len(y) < needed:
+        raise DataError(f"{len(y)} distinct stimuli; this searchlight needs {needed} or more, give more runs")
+    near = y.space.neighbors(count=neighbors) if neighbors else y.space.neighbors(radius=radius)
+    values = y.values
+    usable = np.isfinite(values).all(axis=0)
+    sizes = np.asarray(csr_array(near, dtype=np.int64) @ usable.astype(np.int64))
+    tested: dict[str, Any] = {"permutations": permutations, "seed": seed_for(seed, "searchlight"), "map": map}
+    found = []
+    if "rsa" in methods:
+        models = np.array(map(partial(Group.rdm, metric=metric), x.groups, label="RDMs of layers"))
+        found.append(
+            _rsa(values, near, models, metric=metric, comparison=comparisons[0], device=device, sizes=sizes, **tested)
+        )
+    if "encoding" in methods:
+        splits = kfold(len(y), n_splits, seed=seed_for(seed, "folds"))
+        fit = Fit(values, splits, Ridge(n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device))
+        found.append(_encoding(fit, x.groups, near, **tested))
+    extent = f"the {neighbors} nearest" if neighbors else f"within {radius:g} mm"
+    about = {
+        "NeighborhoodExtent": f"{neighbors} voxels or vertices" if neighbors else f"{radius:g} mm",
+        "MeanNeighborhoodSize": round(float(sizes[usable].mean()), 1) if usable.any() else 0,
+        "NumberOfCentres": int((sizes >= FEWEST_COLUMNS).sum()),
+        "NumberOfCentresNotScored": int((sizes < FEWEST_COLUMNS).sum()),
+    }
+    said = [summary(rsa_method.searchlight)] if "rsa" in methods else []
+    said += [f"{summary(encoding_method.pooled)} {summary(Ridge)}"] if "encoding" in methods else []
+    return Result(
+        "searchlight",
+        maps=tuple(one for scores in found for one in _maps(scores, x.groups)),
+        tables={f"{scores.name}": _table(scores, x.groups, regions, metric, comparisons[0]) for scores in found},
+        sidecar={
+            "Methods": f"{summary(searchlight)} A neighbourhood is the centre and the voxels or vertices {extent}. "
+            f"{' '.join(said)} p comes from {permutations:,} permutations of the stimulus labels, the same for all "
+            "centres and layers, with p = (1 + b) / (1 + n); family-wise p counts the permutations whose largest value "
+            "over all centres and layers, each layer's in units of its root mean square, reaches the observed one.",
+            "Test": "permutations of stimulus labels, one-sided",
+            "Permutations": permutations,
+            "Correction": "family-wise over all centres and layers, by the largest value of each permutation",
+            "NumberOfStimuli": len(y),
+            "NumberOfVoxelsNotScored": int((~usable).sum()),
+            "Metric": metric,
+            "Comparison": comparisons[0],
+            **about,
+            "References": ["searchlight", "permutation", "sign-flip", *(["ridge"] if "encoding" in methods else [])],
+        },
+    )
+
+
+def check_parameters(*, methods: Sequence[str] = ("rsa",), neighbors: int | None = None, **others: Any) -> None:
+    """Refuse parameters of `searchlight` that make no sense, before any data is read.
+
+    Parameters
+    ----------
+    methods, neighbors
+        As of `searchlight`.
+    **others
+        Further parameters, which are not looked at.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise ConfigError(f"parameters.searchlight.methods = {method!r}: choose of {', '.join(METHODS)}")
+    if not methods:
+        raise ConfigError(f"parameters.searchlight.methods is empty: choose of {', '.join(METHODS)}")
+    if neighbors is not None and neighbors < FEWEST_COLUMNS:
+        raise ConfigError(f"parameters.searchlight.neighbors = {neighbors}: a neighbourhood needs 2 or more")
+
+
+def _rsa(
+    values: np.ndarray, near: csr_array, models: np.ndarray, *, metric: str, comparison: str, device: str,
+    sizes: np.ndarray, permutations: int, seed: int, map: ParallelMap,
+) -> Scores:  # fmt: skip
+    """Searchlight RSA; says beforehand how long it will take."""
+    chosen: dict[str, Any] = {"metric": metric, "comparison": comparison, "seed": seed, "device": device}
+    _announce(values, near, models, sizes, permutations, chosen)
+    found = rsa_method.searchlight(values, near, models, permutations=permutations, map=map, **chosen)
+    return Scores("searchlight", "similarity", found.similarity, found.p, found.p_familywise)
+
+
+def _announce(
+    values: np.ndarray,
+    near: csr_array,
+    models: np.ndarray,
+    sizes: np.ndarray,
+    permutations: int,
+    chosen: dict[str, Any],
+) -> None:
+    """Time a trial on a few centres, and say what all will take."""
+    some = near[np.flatnonzero(sizes >= FEWEST_COLUMNS)[:_PROBED]]
+    if not some.shape[0]:
+        return
+    few = min(permutations, _PROBED_PERMUTATIONS)
+    seconds = []
+    # The first call starts the libraries and does not count.
+    for count in (0, 0, few):
+        start = time.perf_counter()
+        rsa_method.searchlight(values, some, models, permutations=count, **chosen)
+        seconds.append(time.perf_counter() - start)
+    each = max(seconds[2] - seconds[1], 0) / max(few, 1)
+    whole = (seconds[1] + each * permutations) * near.shape[0] / some.shape[0]
+    said = f"{whole / 60:,.0f} min" if whole > 120 else f"{whole:.0f} s"
+    logger.log(
+        logging.WARNING if whole > _LONG else logging.INFO,
+        "searchlight: %d neighbourhoods of %.0f on average, %d layers, %d permutations: about %s on one processor%s",
+        near.shape[0], sizes.mean(), len(models), permutations, said,
+        "; fewer --permutations or layers take less" if whole > _LONG else "",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """How one layer predicts every voxel; sent to a worker with the layer."""
+
+    responses: np.ndarray
+    splits: Sequence[tuple[np.ndarray, np.ndarray]]
+    model: Ridge
+
+    def __call__(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
+        """Cross-validated r of each voxel, and the operator of the test."""
+        features = rotation(group.gram()[0])
+        predicted = cross_predict(self.model, features, self.responses, self.splits)
+        return pooled_pearsonr(predicted, self.responses, self.splits), prediction_operator(features, self.splits)
+
+
+def _encoding(
+    fit: Fit, groups: Sequence[Group], near: csr_array, *, permutations: int, seed: int, map: ParallelMap
+) -> Scores:
+    """Searchlight encoding."""
+    fitted: list[tuple[np.ndarray, np.ndarray]] = map(fit, groups, label="encoding")
+    p, p_familywise = encoding_method.encoding_permutation(
+        [operator for _, operator in fitted], fit.responses, near, fit.splits, permutations=permutations, seed=seed,
+        map=map,
+    )  # fmt: skip
+    mean = encoding_method.pooled(np.array([r for r, _ in fitted]), near)
+    return Scores("searchlightencoding", "pearsonr", mean, p, p_familywise)
+
+
+def _maps(scores: Scores, groups: Sequence[Group]) -> list[Map]:
+    """Three maps of each network, a volume a layer."""
+    maps = []
+    for network in dict.fromkeys(group.network for group in groups):
+        rows = [i for i, group in enumerate(groups) if group.network == network]
+        keys = {"Layers": [groups[i].name for i in rows], "Model": network, "VolumeAxis": "layer"}
+        for stat, values, what in (
+            (scores.stat, scores.values, "Score of the neighbourhood of each centre"),
+            ("p", scores.p, "Uncorrected p of each centre"),
+            ("pfwe", scores.p_familywise, "Family-wise p over all centres and layers"),
+        ):
+            about = {**keys, "Description": f"{what}, a volume a layer"}
+            maps.append(Map(stat, values[rows], network, about, desc=scores.name))
+    return maps
+
+
+def _table(scores: Scores, groups: Sequence[Group], regions: Regions, metric: str, comparison: str) -> pd.DataFrame:
+    """Each layer's mean, peak and number of significant centres in each region."""
+    rows = []
+    for i, group in enumerate(groups):
+        for atlas, table in regions.items():
+            for region, columns in table.items():
+                inside = np.flatnonzero(columns & np.isfinite(scores.values[i]))
+                values, corrected = scores.values[i, inside], scores.p_familywise[i, inside]
+                peak = inside[values.argmax()] if len(inside) else None
+                row: Mapping[str, Any] = {
+                    "atlas": atlas, "network": group.network, "layer": group.name, "region": region,
+                    "n_voxels": len(inside),
+                    **({"metric": metric, "comparison": comparison} if scores.stat == "similarity" else {}),
+                    scores.stat: values.mean() if len(inside) else np.nan,
+                    "peak": np.nan if peak is None else scores.values[i, peak],
+                    "peak_p": np.nan if peak is None else scores.p[i, peak],
+                    "peak_pfwe": np.nan if peak is None else scores.p_familywise[i, peak],
+                    "n_significant": int((corrected < ALPHA).sum()),
+                }  # fmt: skip
+                rows.append(row)
+    return pd.DataFrame(rows)
