@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # fMRIPrep's masks and bolds of one space agree to rounding; a scanner's header and a tool's differ by up to a voxel.
 AFFINE_TOLERANCE = 1e-3
+# Vertices of a hemisphere of fsaverage3 to fsaverage6 and fsaverage: each has the vertices of all coarser ones first.
+FSAVERAGE = (642, 2562, 10242, 40962, 163842)
 # What atlases call the points that are in no region.
 BACKGROUND = {"", "???", "unknown", "background", "medial_wall", "medialwall", "medial wall"}
 # What the name of a mask's file says of its content, and all that comes before the ending of an atlas's file.
@@ -159,7 +161,9 @@ def grid_difference(affine: np.ndarray, other: np.ndarray, shape: Sequence[int])
     return float(np.abs(corners @ (np.asarray(affine) - other).T).max())
 
 
-def surface_regions(path: Path, labels: Path | None, sizes: Sequence[int]) -> list[dict[str, np.ndarray]]:
+def surface_regions(
+    path: Path, labels: Path | None, sizes: Sequence[int], *, nested: bool = False
+) -> list[dict[str, np.ndarray]]:
     """Regions of the two hemispheres, from files of labels on the same meshes.
 
     Parameters
@@ -170,6 +174,9 @@ def surface_regions(path: Path, labels: Path | None, sizes: Sequence[int]) -> li
         A BIDS label table.
     sizes : sequence of int
         Vertices of the left and the right mesh.
+    nested : bool
+        Whether the meshes are of FreeSurfer's fsaverage: an atlas on a finer one is then taken at the vertices of
+        the coarser one, which are its first, with a warning.
 
     Returns
     -------
@@ -189,6 +196,9 @@ def surface_regions(path: Path, labels: Path | None, sizes: Sequence[int]) -> li
     sides = []
     for file, size in zip(both(path), sizes, strict=True):
         codes, names = _annotation(file) if file.name.endswith(".annot") else read_label_table(file)
+        if nested and size in FSAVERAGE and codes.size in FSAVERAGE and codes.size > size:
+            logger.warning("%s: has %d vertices, the data the first %d; these were taken", file, codes.size, size)
+            codes = codes[:size]
         if codes.size != size:
             raise DataError(
                 f"{file}: {codes.size} vertices, the data have {size}; give the atlas on the mesh of the data"

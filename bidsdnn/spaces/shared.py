@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def _shared_surface(
             )
     known = _meshes_of(bolds[0], counts[0], meshes)
     if masks:
-        space = Surface.from_masks(masks, known)
+        space = replace(Surface.from_masks(masks, known), nested="fsaverage" in bolds[0].name)
         found = tuple(inside.size for inside in space.inside)
         if found != counts[0]:
             raise DataError(

@@ -31,10 +31,14 @@ class Surface:
         Left and right; what is not inside, the medial wall, is no column.
     meshes : tuple of two Mesh, optional
         Left and right; needed for neighbours and smoothing only.
+    nested : bool
+        Whether the meshes are of FreeSurfer's fsaverage, whose coarser meshes are the first vertices of its finer
+        ones: atlases of a higher density can then be used.
     """
 
     inside: tuple[np.ndarray, np.ndarray]
     meshes: tuple[Mesh, Mesh] | None = None
+    nested: bool = False
     extension: ClassVar[str] = ".func.gii"
     label_extension: ClassVar[str] = ".label.gii"
 
@@ -88,7 +92,7 @@ class Surface:
             inside.append(~((values == 0) | np.isnan(values)).all(axis=0))
             if not inside[-1].any():
                 raise DataError(f"{one}: every vertex is zero or NaN throughout; replace the file or leave out the run")
-        return cls((inside[0], inside[1]), meshes)
+        return cls((inside[0], inside[1]), meshes, nested="fsaverage" in path.name)
 
     @classmethod
     def from_masks(cls, paths: Sequence[Path], meshes: tuple[Mesh, Mesh] | None = None) -> Surface:
@@ -128,7 +132,7 @@ class Surface:
                     else f"{files[0]}: no vertex lies in the mask; give another mask"
                 )
             inside.append(whole)
-        return cls((inside[0], inside[1]), meshes)
+        return cls((inside[0], inside[1]), meshes, nested="fsaverage" in paths[0].name)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """Files that one map consists of: the left hemisphere's and the right one's."""
@@ -238,7 +242,7 @@ class Surface:
         DataError
             If the atlas is drawn on another mesh, or holds no labels.
         """
-        sides = surface_regions(path, labels, [inside.size for inside in self.inside])
+        sides = surface_regions(path, labels, [inside.size for inside in self.inside], nested=self.nested)
         start = 0
         found: dict[str, np.ndarray] = {}
         for regions, inside, size in zip(sides, self.inside, self._sizes, strict=True):

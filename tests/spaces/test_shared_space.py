@@ -64,7 +64,7 @@ def test_only_fsaverage5_has_its_mesh_without_being_given_one(tmp_path):
     sizes = (10242, 10242)
     for name, known in (("fsaverage5", True), ("fsaverage", True), ("onavg", False)):
         space, _ = shared_space([write_run(tmp_path, 1, sizes=sizes, space=name)], [])
-        assert (space.meshes is not None) == known
+        assert (space.meshes is not None) == space.nested == known
     with pytest.raises(DataError, match=r"10242 and 10242 vertices are not known; .* --mesh L R"):
         space.neighbors(count=4)
 

@@ -8,7 +8,7 @@ import pytest
 from nibabel.cifti2 import BrainModelAxis
 
 from bidsdnn.errors import DataError, MissingInputError
-from bidsdnn.spaces import Cifti, Surface
+from bidsdnn.spaces import Cifti, Surface, fsaverage5
 
 N = 30
 CODES = np.repeat([0, 1, 2], 10)
@@ -101,6 +101,28 @@ def test_other_meshes_and_fractions_are_refused(surface, tmp_path):
     (tmp_path / "hemi-R_dseg.label.gii").unlink()
     with pytest.raises(DataError, match=r"hemi-R_dseg\.label\.gii: hemisphere is missing"):
         surface.regions(tmp_path / "hemi-L_dseg.label.gii")
+
+
+def test_coarser_fsaverages_are_the_first_vertices_of_finer_ones():
+    """Each vertex of fsaverage5 beyond fsaverage4's 2,562 is the middle of an edge between two of these."""
+    for mesh in fsaverage5():
+        near = mesh.edges(np.ones(mesh.size, dtype=bool)) > 0
+        assert near[:2562, :2562].nnz == 0
+        np.testing.assert_array_equal(near[2562:, :2562].sum(axis=1), 2)
+
+
+def test_an_atlas_of_a_finer_fsaverage_is_taken_at_the_datas_vertices(tmp_path, caplog):
+    codes = np.random.default_rng(0).integers(0, 3, size=40962)
+    for side in "LR":
+        write_labels(tmp_path / f"hemi-{side}_dseg.label.gii", codes, {1: "V1", 2: "V2"})
+    path = tmp_path / "hemi-L_dseg.label.gii"
+    inside = np.ones(10242, dtype=bool)
+    with pytest.raises(DataError, match="40962 vertices, the data have 10242"):
+        Surface((inside, inside)).regions(path)
+    with caplog.at_level("WARNING"):
+        regions = Surface((inside, inside), nested=True).regions(path)
+    assert "hemi-L_dseg.label.gii: has 40962 vertices, the data the first 10242" in caplog.text
+    np.testing.assert_array_equal(regions["V2"], np.tile(codes[:10242] == 2, 2))
 
 
 @pytest.fixture
