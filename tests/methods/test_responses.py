@@ -25,14 +25,11 @@ def a_run(n_trials=24, n_voxels=7, *, seed=0, duration=1.5):
 
 def nilearn_betas(bold, events, nuisance, *, hrf, separate, rho=None, delays=None, averaged=None, noise="ols"):
     """One model per trial (or one for all), as a nilearn user would write it."""
-    names = [f"trial{i}" for i in range(len(events))]
+    trials = range(len(events))
+    names = [f"trial{i}" for i in trials]
+    models = [["own" if j == i else "rest" for j in trials] for i in trials] if separate else [names]
     rows = []
-    for i, name in enumerate(names):
-        if separate:
-            labels = ["own" if j == i else "rest" for j in range(len(events))]
-            name = "own"
-        else:
-            labels = names
+    for labels in models:
         design = make_first_level_design_matrix(
             FRAMES,
             events.assign(trial_type=labels),
@@ -41,16 +38,16 @@ def nilearn_betas(bold, events, nuisance, *, hrf, separate, rho=None, delays=Non
             drift_model=None,
             add_regs=nuisance[:, :-1],
         )
-        wanted = [f"{name}_delay_{delay}" for delay in averaged] if delays else [name]
-        wanted = [design.columns.get_loc(column) for column in wanted]
         if rho is not None:
-            rows.append(ARModel(design.to_numpy(), rho).fit(bold).theta[wanted].mean(axis=0))
-            continue
-        run_labels, results = run_glm(bold, design.to_numpy(), noise_model=noise)
-        row = np.full(bold.shape[1], np.nan)
-        for label, result in results.items():
-            row[run_labels == label] = result.theta[wanted].mean(axis=0)
-        rows.append(row)
+            betas = ARModel(design.to_numpy(), rho).fit(bold).theta
+        else:
+            betas = np.empty((design.shape[1], bold.shape[1]))
+            groups, results = run_glm(bold, design.to_numpy(), noise_model=noise)
+            for label, result in results.items():
+                betas[:, groups == label] = result.theta
+        for name in ["own"] if separate else names:
+            wanted = [f"{name}_delay_{delay}" for delay in averaged] if delays else [name]
+            rows.append(betas[[design.columns.get_loc(column) for column in wanted]].mean(axis=0))
     return np.array(rows)
 
 
