@@ -19,8 +19,8 @@ from bidsdnn.methods.responses.hrf import scans
 
 NOISES = ("ols", "ar1")
 
-VOXELS = 4096
-"""Voxels estimated at a time."""
+VOXELS = 1024
+"""Voxels estimated at a time: as many as stay in a processor's cache."""
 
 _BINS = 100
 """Coefficients are cut to hundredths, towards zero, as nilearn's ``run_glm`` does."""
