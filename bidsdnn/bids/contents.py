@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bidsdnn.bids.names import entities_of, inherited, natural, require, same
+from bidsdnn.bids.names import entities_of, hemisphere, inherited, natural, parse, require, same
 from bidsdnn.bids.runs import (
     RECORDING,
     SPACE,
     Run,
     applying,
+    both_hemispheres,
     choose_space,
     one_per_recording,
     parse_space,
@@ -30,6 +31,9 @@ from bidsdnn.errors import MissingInputError, SelectionError
 
 logger = logging.getLogger(__name__)
 
+# Where a vertex lies, best first; the last is for pictures.
+MESHES = ("midthickness", "white", "smoothwm", "pial", "inflated")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -41,7 +45,7 @@ class Source:
         ``raw``, or the derivative's name.
     root : Path
     files : dict of str to tuple of Path
-        For each of bold, mask, confounds, events and anatomy.
+        For each of bold, mask, confounds, events, anatomy, mesh and cortex.
     """
 
     name: str
@@ -159,6 +163,7 @@ class Dataset:
             if all(same(key, entities_of(path).get(key), value) for key, value in self.space.items())
         ]  # fmt: skip
         by_path = {path: source for source, path in bolds if self._asked(path)}
+        by_path = {one: by_path[path] for path, one in both_hemispheres(by_path).items()}
         chosen = [(by_path[path], path) for path in one_per_recording(by_path)]
         if not chosen:
             asked = {"sessions": self.sessions, "tasks": self.asked_tasks, "runs": self.asked_runs}
@@ -208,6 +213,36 @@ class Dataset:
         found.sort(key=lambda path: (entities_of(path).get("res") != wanted["res"], len(entities_of(path)), path))
         return found[0] if found else None
 
+    def surfaces(self, kind: str, label: str, space: str) -> list[tuple[Path, Path]]:
+        """Pairs of left and right files that may belong to the vertices of a space; the caller looks at their number.
+
+        Parameters
+        ----------
+        kind : str
+            ``mesh`` or ``cortex``.
+        label : str
+            Participant.
+        space : str
+            The entity's label, as ``fsnative``, ``fsaverage5`` or ``fsLR``.
+
+        Returns
+        -------
+        list of (Path, Path)
+            Meshes in the order of `MESHES`.
+        """
+        # The participant's own surface goes without the entity; fsaverage5 is fsaverage at a density.
+        own = ("fsnative", "T1w", None)
+        family = own if space in own else (space, space.rstrip("0123456789"))
+        found: list[tuple[Path, Path]] = []
+        for source in self.sources:
+            for path in source.of(kind, label):
+                entities = entities_of(path)
+                if entities.get("space") in family and entities.get("hemi") == "L" and path.is_file():
+                    right = hemisphere(path, "R")
+                    found += [(path, right)] if right.is_file() else []
+        order = {suffix: position for position, suffix in enumerate(MESHES)}
+        return sorted(found, key=lambda pair: order.get(parse(pair[0])["suffix"], 0))
+
     def event_files(self, label: str) -> list[Path]:
         """The events file of each asked recording of a participant; needs no BOLD content and no derivative.
 
@@ -243,8 +278,8 @@ class Dataset:
             raise MissingInputError(f"{whose}: no raw bold.nii.gz (that passes --bids-filter-file); check the dataset")
         searched = ", ".join(self.derivatives) or "none found"
         raise MissingInputError(
-            f"{whose}: no preprocessed BOLD (desc-preproc_bold.nii.gz) in its derivatives ({searched}); "
-            "run fMRIPrep, give its output with -d NAME=PATH, or use --raw-bold"
+            f"{whose}: no preprocessed BOLD (desc-preproc_bold.nii.gz, bold.func.gii, bold.dtseries.nii) "
+            f"in its derivatives ({searched}); run fMRIPrep, give its output with -d NAME=PATH, or use --raw-bold"
         )
 
     def _asked(self, path: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from bids.layout import BIDSLayout, BIDSLayoutIndexer, Query
 
-from bidsdnn.bids.contents import Dataset, Source
+from bidsdnn.bids.contents import MESHES, Dataset, Source
 from bidsdnn.bids.names import LABEL, natural, parse, read_json
 from bidsdnn.bids.runs import Run, parse_space
 from bidsdnn.errors import (
@@ -34,21 +34,37 @@ __all__ = ["Dataset", "Run", "Source", "open_dataset"]
 
 logger = logging.getLogger(__name__)
 
+VOLUMES = (".nii.gz", ".nii")
+# Names of fMRIPrep 1.x end in the side, before which PyBIDS finds no suffix.
+SIDES = ("", ".L", ".R")
+BOLD = (*VOLUMES, ".dtseries.nii", *(f"{side}.func.gii" for side in SIDES), ".mgh", ".mgz")
 # What PyBIDS is asked for; fMRIPrep 1.x used other suffixes, which `names.parse` reads as today's.
 QUERIES: dict[str, dict[str, Any]] = {
-    "bold": {"suffix": ["bold", "preproc"], "extension": [".nii.gz", ".nii"]},
+    "bold": {"suffix": ["bold", "preproc", None], "extension": list(BOLD)},
     "mask": {"suffix": ["mask", "brainmask"], "extension": [".nii.gz", ".nii"]},
     "confounds": {"suffix": ["timeseries", "regressors", "confounds"], "extension": ".tsv"},
     "events": {"suffix": "events", "extension": ".tsv"},
     "anatomy": {"suffix": ["T1w", "preproc"], "extension": [".nii.gz", ".nii"]},
+    "mesh": {"suffix": [*MESHES, None], "extension": [f"{side}.surf.gii" for side in SIDES]},
+    "cortex": {"suffix": "mask", "extension": ".label.gii"},
 }
 SUFFIXES = {
     "bold": ("bold",),
     "mask": ("mask",),
     "confounds": ("timeseries", "regressors"),
     "anatomy": ("T1w",),
+    "mesh": MESHES,
+    "cortex": ("mask",),
 }
-DESCS = {"bold": "preproc", "mask": "brain", "confounds": "confounds", "anatomy": "preproc"}
+# Surfaces and CIFTI go without a description.
+DESCS = {
+    "bold": ("preproc",),
+    "mask": ("brain",),
+    "confounds": ("confounds",),
+    "anatomy": ("preproc",),
+    "mesh": (None,),
+    "cortex": ("cortex",),
+}
 # A filter on these speaks of a derivative's BOLD, not of the raw file that it was made from.
 DERIVED = ("space", "cohort", "res", "den", "desc", "echo", "part")
 IGNORED = (
@@ -245,6 +261,9 @@ def _source(
         if name == "raw" and not raw_bold:
             asked = {entity: value for entity, value in asked.items() if entity not in DERIVED}
         found = _query(layout, kind, {**query, **asked})
+        if kind == "bold":
+            # What PyBIDS makes of `lh.sub-01_task-x_bold.mgh`.
+            found += _query(layout, kind, {**asked, "suffix": ["lh", "rh"]})
         files[kind] = tuple(path for path in found if _fits(path, kind, labels, asked, raw=name == "raw"))
     return Source(name, root, files)
 
@@ -255,7 +274,11 @@ def _fits(path: Path, kind: str, labels: Sequence[str], asked: Mapping[str, Any]
     if parsed.get("sub") not in labels or kind == "events":
         return parsed.get("sub") in labels or (kind == "events" and "sub" not in parsed)
     right_suffix = "suffix" in asked or parsed["suffix"] in SUFFIXES[kind]
-    return right_suffix and ("desc" in asked or parsed.get("desc") == (None if raw else DESCS[kind]))
+    volume = parsed["extension"] in VOLUMES
+    if raw and kind == "bold" and not volume:
+        return False
+    fitting = (None,) if raw else DESCS[kind] if volume or kind != "bold" else (None, *DESCS[kind])
+    return right_suffix and ("desc" in asked or parsed.get("desc") in fitting)
 
 
 def _layout(name: str, root: Path, labels: Sequence[str], *, database_dir: Path | None) -> BIDSLayout:

@@ -26,8 +26,16 @@ ENTITIES = tuple(_ORDER.split())
 _FOLDERS = "anat beh dwi eeg emg fmap func ieeg meg micr motion mrs nirs perf pet figures group stimuli"
 DATATYPES = tuple(_FOLDERS.split())
 LABEL = re.compile(r"[0-9a-zA-Z+]+")
-# fMRIPrep 1.x put the derivative's kind after the raw suffix: `_bold_space-T1w_preproc`, `_bold_confounds`.
-_OLD_NAME = re.compile(r"_(bold|T1w)((?:_space-[0-9a-zA-Z+]+)?)_(preproc|brainmask|confounds)(?=\.)")
+# fMRIPrep 1.x put the derivative's kind after the raw suffix: `_bold_space-T1w_preproc`, `_bold_confounds`,
+# `_bold_space-fsnative.L.func.gii`, `_T1w_midthickness.L.surf.gii`.
+_OLD_NAME = re.compile(
+    r"_(bold|T1w)((?:_space-[0-9a-zA-Z+]+)?)"
+    r"(?:_(preproc|brainmask|confounds|midthickness|inflated|pial|smoothwm|white))?(?=\.)"
+)
+# The hemisphere before the ending, as 1.x wrote it, or in front, as FreeSurfer does.
+_OLD_SIDE = re.compile(r"\.([LR])(?=\.(?:func|surf|label|shape)\.gii$)")
+_SIDE = re.compile(r"(?<=hemi-)[LR](?=[_.])|(?<=\.)[LR](?=\.(?:func|surf|label|shape)\.gii$)|^[lr](?=h\.)")
+_FREESURFER_SIDE = re.compile(r"^([lr])h\.(?=sub-)")
 
 
 def label(text: str) -> str:
@@ -77,6 +85,9 @@ def parse(path: Path | str) -> dict[str, str]:
 
 @lru_cache(maxsize=2**17)
 def _parse_name(name: str) -> Mapping[str, str]:
+    side = _OLD_SIDE.search(name) or _FREESURFER_SIDE.search(name)
+    if side:
+        name = name[: side.start()] + name[side.end() :]
     stem, dot, extension = _OLD_NAME.sub(_new_name, name).partition(".")
     *pairs, suffix = stem.split("_")
     entities: dict[str, str] = {}
@@ -86,17 +97,20 @@ def _parse_name(name: str) -> Mapping[str, str]:
             entities, suffix = {}, stem
             break
         entities[key] = value
+    if side and entities:
+        entities["hemi"] = side.group(1).upper()
     return {**entities, "suffix": suffix, "extension": dot + extension}
 
 
 def _new_name(match: re.Match[str]) -> str:
     raw, space, kind = match.groups()
     now = {
+        None: raw,
         "preproc": f"desc-preproc_{raw}",
         "brainmask": "desc-brain_mask",
         "confounds": "desc-confounds_timeseries",
     }
-    return f"{space}_{now[kind]}"
+    return f"{space}_{now.get(kind, kind)}"
 
 
 def build(
@@ -223,6 +237,31 @@ def _listed(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
+def hemisphere(path: Path, side: str) -> Path:
+    """The file of one hemisphere, by the name of either one's.
+
+    Parameters
+    ----------
+    path : Path
+        Its name says the side as ``hemi-L``, ``.L.func.gii`` or ``lh.``.
+    side : str
+        ``L`` or ``R``.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        If the name says no side.
+    """
+    name, n = _SIDE.subn(lambda found: side if found.group().isupper() else side.lower(), path.name, count=1)
+    if not n:
+        raise ValueError(f"path: expected hemi-L, .L.func.gii or lh. in the name, got {path.name}")
+    return path.with_name(name)
+
+
 def _entities(parsed: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in parsed.items() if key not in ("suffix", "extension", "datatype")}
 
@@ -254,9 +293,13 @@ def sidecar(path: Path, *, root: Path) -> dict[str, Any]:
     MissingInputError
         If an applying file is a DataLad link whose content is not there.
     """
+    parsed = parse(path)
+    # fMRIPrep 20 wrote `_bold.dtseries.json` beside `_bold.dtseries.nii`.
+    kind = re.match(r"\.[a-z]+(?=\.(?:nii|gii)$)", parsed["extension"])
     merged: dict[str, Any] = {}
-    for found in reversed(inherited(path, root=root, suffix=parse(path)["suffix"], extension=".json")):
-        merged |= read_json(found)
+    for extension in (*([f"{kind.group()}.json"] if kind else []), ".json"):
+        for found in reversed(inherited(path, root=root, suffix=parsed["suffix"], extension=extension)):
+            merged |= read_json(found)
     return merged
 
 

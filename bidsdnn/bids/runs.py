@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bidsdnn.bids.names import entities_of, natural, same, sidecar
-from bidsdnn.errors import ConfigError, DataError, SelectionError
+from bidsdnn.bids.names import entities_of, hemisphere, natural, require, same, sidecar
+from bidsdnn.errors import ConfigError, DataError, MissingInputError, SelectionError
 from bidsdnn.spaces import load_image
 
 RECORDING = ("ses", "task", "acq", "ce", "rec", "dir", "run")
@@ -129,6 +129,41 @@ def one_per_recording(bolds: Iterable[Path]) -> list[Path]:
     return chosen
 
 
+def both_hemispheres(paths: Iterable[Path]) -> dict[Path, Path]:
+    """The file that stands for each image: the left one for the two files of a surface, any other for itself.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+
+    Returns
+    -------
+    dict of Path to Path
+        From each file to the one that stands for it.
+
+    Raises
+    ------
+    MissingInputError
+        If one of a surface's two files is not there, or is a DataLad link whose content is not there.
+    """
+    found = {}
+    for path in paths:
+        if "hemi" not in entities_of(path):
+            found[path] = path
+            continue
+        left, right = hemisphere(path, "L"), hemisphere(path, "R")
+        for one in (left, right):
+            if one == path or one.is_file():
+                continue
+            if one.is_symlink():
+                require(one)
+            raise MissingInputError(
+                f"{one}: not found, but {path.name} is there; a surface is analysed with both hemispheres, add this one"
+            )
+        found[path] = left
+    return found
+
+
 def applying(paths: Iterable[Path], entities: Mapping[str, str], *, keys: Sequence[str] = ()) -> Path | None:
     """Choose the file that belongs to a recording.
 
@@ -163,7 +198,7 @@ def parse_space(text: str) -> dict[str, str | None]:
     Parameters
     ----------
     text : str
-        ``native`` means files without the entity; ``res-native`` those without resolution.
+        ``native`` means files without the entity; ``res-native`` and ``den-native`` those without resolution, density.
 
     Returns
     -------
@@ -227,10 +262,11 @@ def choose_space(bolds: Iterable[Path], asked: str | None) -> dict[str, str | No
 
 
 def _spelt(variant: tuple[str | None, ...], others: Iterable[tuple[str | None, ...]]) -> str:
-    """As the user writes it; without resolution where others have one is ``res-native``."""
+    """As the user writes it; without resolution or density where others have one is ``res-native``, ``den-native``."""
     told = {key: value for key, value in zip(SPACE, variant, strict=True) if value}
-    if any(other[0] == variant[0] and other[2] for other in others):
-        told.setdefault("res", "native")
+    for position, key in ((2, "res"), (3, "den")):
+        if any(other[0] == variant[0] and other[position] for other in others):
+            told.setdefault(key, "native")
     return ":".join([told.get("space", "native"), *(f"{key}-{told[key]}" for key in SPACE[1:] if key in told)])
 
 

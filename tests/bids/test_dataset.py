@@ -60,7 +60,8 @@ def modern(tmp_path: Path) -> Path:
                     put(prep, f"{stem}{space}_desc-preproc_bold.nii.gz", f"{stem}{space}_desc-brain_mask.nii.gz")
                     sidecar = '{"StartTime": 0.73, "RepetitionTime": 1.5}'
                     put(prep, f"{stem}{space}_desc-preproc_bold.json", text=sidecar)
-                put(prep, f"{stem}_desc-confounds_timeseries.tsv", f"{stem}_hemi-L_space-fsaverage5_bold.func.gii")
+                put(prep, f"{stem}_desc-confounds_timeseries.tsv")
+                put(prep, *(f"{stem}_hemi-{side}_space-fsaverage5_bold.func.gii" for side in "LR"))
         anat = f"sub-{sub}/anat/sub-{sub}"
         put(root, f"{anat}_T1w.nii.gz")
         put(prep, f"{anat}_desc-preproc_T1w.nii.gz", f"{anat}_space-{MNI}_res-2_desc-preproc_T1w.nii.gz")
@@ -88,7 +89,7 @@ def test_runs_of_a_modern_derivative(modern):
 
 
 def test_spaces_are_asked_for_by_name(modern):
-    with pytest.raises(SelectionError, match=rf"{MNI}:res-2, T1w, native; choose one"):
+    with pytest.raises(SelectionError, match=rf"{MNI}:res-2, T1w, fsaverage5, native; choose one"):
         open_dataset(modern).runs("01")
     native = open_dataset(modern, space="native").runs("01")[0]
     assert native.bold.name == "sub-01_ses-a_task-things_run-1_desc-preproc_bold.nii.gz"
@@ -96,7 +97,7 @@ def test_spaces_are_asked_for_by_name(modern):
     assert (native.space, native.start_time) == (None, 0.73)
     assert {run.space for run in open_dataset(modern, space="T1w").runs("01")} == {"T1w"}
     with pytest.raises(SelectionError, match="no BOLD is in this space; there is"):
-        open_dataset(modern, space="fsaverage5").runs("01")
+        open_dataset(modern, space="fsaverage6").runs("01")
     with pytest.raises(ConfigError, match="res-"):
         open_dataset(modern, space="T1w:2")
 

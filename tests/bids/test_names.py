@@ -48,6 +48,10 @@ def test_parse_reads_either_order_of_entities():
         ("sub-C_run-01_bold_space-T1w_brainmask.nii.gz", "sub-C_run-01_space-T1w_desc-brain_mask.nii.gz"),
         ("sub-C_run-01_bold_confounds.tsv", "sub-C_run-01_desc-confounds_timeseries.tsv"),
         ("sub-C_T1w_preproc.nii.gz", "sub-C_desc-preproc_T1w.nii.gz"),
+        ("sub-C_run-01_bold_space-fsnative.L.func.gii", "sub-C_run-01_hemi-L_space-fsnative_bold.func.gii"),
+        ("sub-C_run-01_bold_space-fsaverage5.R.func.gii", "sub-C_run-01_hemi-R_space-fsaverage5_bold.func.gii"),
+        ("sub-C_T1w_midthickness.R.surf.gii", "sub-C_hemi-R_midthickness.surf.gii"),
+        ("lh.sub-C_task-x_space-fsaverage_bold.mgh", "sub-C_task-x_hemi-L_space-fsaverage_bold.mgh"),
     ],
 )
 def test_parse_knows_names_of_fmriprep_1(old, new):
