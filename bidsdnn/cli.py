@@ -82,8 +82,13 @@ def _add_data(g: Any) -> None:
         "--space", metavar="SPACE[:res-X][:den-X]", help="space of the bold files; `native` for those without one"
     )
     g.add_argument(
-        "--atlas", nargs="+", metavar="DSEG", help="segmentations whose regions are scored; default: the whole brain"
-    )
+        "--mesh", nargs=2, metavar=("L", "R"),
+        help="surf.gii of both hemispheres, for surfaces and CIFTI; default: the derivative's, or fsaverage5",
+    )  # fmt: skip
+    g.add_argument(
+        "--atlas", nargs="+", metavar="DSEG", help="segmentations (dseg, label.gii, dlabel.nii, masks) whose regions "
+        "are scored; of label.gii the left file; default: the whole brain"
+    )  # fmt: skip
     g.add_argument(
         *_names("--raw-bold"), action="store_true", help="analyse raw bold instead of preprocessed (with a warning)"
     )
@@ -340,7 +345,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
     p.add_argument("folder", metavar="DIR", type=Path, help="where; must not exist, or be empty")
     p.add_argument("--participants", type=int, default=3, help="default: 3")
     p.add_argument("--stimuli", type=int, default=48, help="default: 48")
-    p.add_argument("--spaces", nargs="+", default=["volume"], help="default: volume")
+    p.add_argument("--spaces", nargs="+", default=["volume"], help="of volume, surface, cifti; default: volume")
     p.add_argument("--seed", type=int, default=0, help="default: 0")
     a = p.parse_args(argv)
 

@@ -75,6 +75,7 @@ class Config(BaseModel):
     bids_database_dir: Path | None = None
     skip_bids_validation: bool = False
     space: str | None = None
+    mesh: tuple[Path, ...] = ()
     atlas: tuple[Path, ...] = ()
     raw_bold: bool = False
 
@@ -131,7 +132,14 @@ class Config(BaseModel):
     def _absolute_keys(cls, tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {_absolute_name(name): table for name, table in tables.items()}
 
-    @field_validator("atlas")
+    @field_validator("mesh")
+    @classmethod
+    def _both_meshes(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len(paths) not in (0, 2):
+            raise ValueError(f"{len(paths)} files; give the left and the right hemisphere's, --mesh L R")
+        return paths
+
+    @field_validator("atlas", "mesh")
     @classmethod
     def _absolute_atlases(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser().absolute() for path in paths)

@@ -20,7 +20,7 @@ from bidsdnn.journal import software
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip
 from bidsdnn.methods.rsa_inference import noise_ceiling
-from bidsdnn.spaces import Volume
+from bidsdnn.spaces import intersection
 from bidsdnn.stimuli import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ SCORES = {"encoding": "pearsonr", "rsa": "similarity"}
 """The column of each analysis' table that is tested over participants."""
 ROWS = ("network", "layer", "region", "metric", "comparison")
 FEWEST = 2
-# Volumes of one participant only: they enter by region tables, not by maps.
+# Endings of maps, and of the masks beside them.
+MASKS = {".nii.gz": ".nii.gz", ".func.gii": ".label.gii", ".dscalar.nii": ".dlabel.nii"}
+# Spaces of one participant only: they enter by region tables, not by maps.
 INDIVIDUAL_SPACES = {"T1w", "fsnative", "boldref", "", None}
 
 
@@ -71,8 +73,13 @@ def group(derivatives: Derivatives, labels: Sequence[str], *, permutations: int,
             written += _table(
                 derivatives, analysis, dict(context), paths, omitted, permutations=permutations, seed=seed
             )
-    for context, paths in _by_context(derivatives, found, "statmap", ".nii.gz", "encoding", stat="pearsonr").items():
-        _maps(derivatives, dict(context), paths, omitted, permutations=permutations, seed=seed)
+    for extension in MASKS:
+        for context, paths in _by_context(
+            derivatives, found, "statmap", extension, "encoding", stat="pearsonr"
+        ).items():
+            # The left file stands for both hemispheres.
+            if ("hemi", "R") not in context:
+                _maps(derivatives, dict(context), paths, omitted, permutations=permutations, seed=seed)
     if not written:
         raise MissingInputError(
             f"{derivatives.root}: no analysis has results of two or more participants; "
@@ -219,8 +226,9 @@ def _maps(
     if not _enough(context, paths, omitted, "The map"):
         return
     stem = {key: value for key, value in context.items() if key != "space"}
+    extension = names.parse(next(iter(paths.values())))["extension"]
     outputs = {
-        stat: derivatives.path("statmap", ".nii.gz", tpl=space, **stem, stat=stat) for stat in ("mean", "t", "p")
+        stat: derivatives.path("statmap", extension, tpl=space, **stem, stat=stat) for stat in ("mean", "t", "p")
     }
     content = _content(paths, permutations=permutations, seed=seed)
     if all(
@@ -232,19 +240,22 @@ def _maps(
         kept = {
             key: value
             for key, value in names.entities_of(path).items()
-            if key in ("sub", "task", "space", "res", "den")
+            if key in ("sub", "task", "hemi", "space", "res", "den")
         }
-        masks.append(derivatives.path("mask", ".nii.gz", **kept, desc="brain"))
+        masks.append(derivatives.path("mask", MASKS[extension], **kept, desc="brain"))
     try:
-        volume = Volume.from_masks(masks)
+        shared = intersection(masks)
     except DataError as error:
         omitted.append(f"There is no group map in {space}: {error}.")
         return
-    scores = np.array([volume.read(path) for path in paths.values()])
+    scores = np.array([shared.read(path) for path in paths.values()])
     shape = scores.shape[1:]
     flat = scores.reshape(len(scores), -1)
     flat[:, ~np.isfinite(flat).all(axis=0)] = np.nan
     t, p = sign_flip(fisher_z(flat.astype(np.float64)), permutations=permutations, seed=seed)
     sidecar = _sidecar(derivatives, paths, permutations, content) | {"VolumeAxis": "layer", "Omitted": omitted}
+    kept.pop("hemi", None)
+    quality = read_json(derivatives.path("results", ".json", **kept, desc="quality"))
+    sidecar |= {key: quality[key] for key in ("Mesh", "InflatedMesh") if key in quality}
     for stat, values in (("mean", flat.mean(axis=0)), ("t", t), ("p", p)):
-        derivatives.write_map(outputs[stat], values.reshape(shape), volume, sidecar)
+        derivatives.write_map(outputs[stat], values.reshape(shape), shared, sidecar)

@@ -21,6 +21,7 @@ from bidsdnn.bids.atlases import atlas_regions
 from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest
+from bidsdnn.bids.meshes import find_meshes
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
@@ -210,7 +211,9 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     config, out = study.config, study.derivatives
     started = time.monotonic()
     runs = [run for run in one.runs if run.events is not None and one.shown.events[run.events]["trial"].any()]
-    space, warnings = shared_space([run.bold for run in runs], [run.mask for run in runs if run.mask])
+    meshes = find_meshes(study.dataset, one.label, runs[0].bold, asked=config.mesh)
+    masks = [meshes.cortex[0]] if meshes.cortex else [run.mask for run in runs if run.mask]
+    space, warnings = shared_space([run.bold for run in runs], masks, meshes=meshes.folded)
     entities = shared_entities(runs)
     estimation = Estimation(config.response, config.hrf, config.high_pass)
     tasks = [
@@ -218,7 +221,7 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
         for run in runs if run.events is not None
     ]  # fmt: skip
     left_out = notes(config, one)
-    brain, reliable, content = responses(tasks, sidecar=about(study, one, left_out), map=study.map)
+    brain, reliable, content = responses(tasks, sidecar=about(study, one, left_out, meshes), map=study.map)
     warnings += [f"{run.name}: no confounds file; motion was not modelled" for run in runs if run.confounds is None]
     warnings += [text for run in runs for text in run.warnings]
     for warning in dict.fromkeys([*warnings, *left_out]):
@@ -306,7 +309,9 @@ def analyse(
     made_by = {"response": config.response, "hrf": config.hrf, "high_pass": config.high_pass, "parameters": own}
     chosen = {key: getattr(config, key) for key in ("event_filter", "stimulus_column", "session_label", "run_label")}
     sources = [
-        study.derivatives.uri(study.derivatives.path("statmap", ".nii.gz", **entities, stat="effect", desc="condition"))
+        study.derivatives.uri(
+            study.derivatives.image_path("statmap", y.space, **entities, stat="effect", desc="condition")
+        )
     ]
     sidecar = {**result.sidecar, "Settings": {**made_by, **chosen}, "Sources": sources}
     study.derivatives.save(replace(result, sidecar=sidecar), y.space, content, **entities)

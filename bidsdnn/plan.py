@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from bidsdnn.activations import activations_path
@@ -12,7 +13,7 @@ from bidsdnn.config import Config
 from bidsdnn.networks.extract import estimate_bytes
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Outcome, describe
-from bidsdnn.spaces import load_image
+from bidsdnn.spaces import recording_shape
 
 # The image as float32, the voxels in the mask, their copy in double precision for the products, and the interpreter.
 COPIES_OF_BOLD = 4
@@ -30,10 +31,7 @@ def run_memory_mb(run: Run) -> float:
     -------
     float
     """
-    voxels = 1
-    for size in load_image(run.bold).shape:
-        voxels *= size
-    return INTERPRETER_MB + COPIES_OF_BOLD * 4 * voxels / 1e6
+    return INTERPRETER_MB + COPIES_OF_BOLD * 4 * prod(recording_shape(run.bold)) / 1e6
 
 
 def describe_plan(

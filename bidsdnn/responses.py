@@ -26,7 +26,7 @@ from bidsdnn.single_trials import Task, betas_path, estimate_run, input_digest, 
 
 logger = logging.getLogger(__name__)
 
-ANNOTATIONS = ("Notes", "Anatomy")
+ANNOTATIONS = ("Notes", "Anatomy", "Mesh", "InflatedMesh")
 """Keys of the quality table's sidecar that no number depends on."""
 
 
@@ -123,7 +123,7 @@ def responses(tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map) ->
     content = digest({"runs": map(input_digest, tasks), "sidecar": numbers})
     quality = out.path("results", ".tsv", **entities, desc="quality")
     paths = {
-        key: out.path("statmap", ".nii.gz", **entities, stat=stat, desc=desc)
+        key: out.image_path("statmap", first.space, **entities, stat=stat, desc=desc)
         for key, stat, desc in (
             ("effect", "effect", "condition"),
             ("reliability", "reliability", "condition"),
@@ -176,6 +176,7 @@ def responses(tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map) ->
             "VolumeAxis": "stimulus",
             "TrialsFile": out.uri(items_path),
         },
+        maps=patterns.ids,
     )
     out.write_map(
         paths["reliability"],
@@ -198,7 +199,7 @@ def responses(tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map) ->
             {**common, "Description": f"{key} of the bold over volumes, mean over runs"},
         )
     out.write_table(quality, pd.DataFrame([one["quality"] for one in found]), common)
-    mask = out.path("mask", ".nii.gz", **entities, desc="brain")
+    mask = out.image_path("mask", first.space, **entities, desc="brain")
     out.write_mask(mask, first.space)
     outputs = [*paths.values(), items_path, mask, *(betas_path(task) for task in tasks)]
     out.write_receipt("condition", outputs, common, **entities)

@@ -136,7 +136,8 @@ def _write_run(task: Task, betas: np.ndarray, trials: pd.DataFrame, design: pd.D
     design_path = out.path("design", ".tsv", **spaceless(entities), desc="singletrial")
     out.write_table(design_path, design, {"Description": "Regressors of the model, one row a volume"})
     out.write_table(trials_path, table, {"Description": "Trials, one row a volume of the statmap beside it"})
-    sources = [out.uri(path) for path in (run.bold, run.events, run.confounds, run.mask) if path is not None]
+    inputs = (*task.space.files(run.bold), run.events, run.confounds, run.mask)
+    sources = [out.uri(path) for path in inputs if path is not None]
     sidecar = {
         "Description": f"Response of each voxel to each trial ({estimation.response}, OLS)",
         "Units": "arbitrary",
@@ -152,7 +153,7 @@ def _write_run(task: Task, betas: np.ndarray, trials: pd.DataFrame, design: pd.D
         "DesignFile": out.uri(design_path),
         "ConfigurationHash": input_digest(task),
     }
-    out.write_map(betas_path(task), betas, task.space, sidecar)
+    out.write_map(betas_path(task), betas, task.space, sidecar, maps=table["stim_id"].tolist())
 
 
 def spaceless(entities: Mapping[str, str]) -> dict[str, str]:
@@ -162,7 +163,8 @@ def spaceless(entities: Mapping[str, str]) -> dict[str, str]:
 
 def betas_path(task: Task) -> Path:
     """Where the responses to a run's trials are."""
-    return task.derivatives.path("statmap", ".nii.gz", **run_entities(task), stat="effect", desc="singletrial")
+    entities = run_entities(task)
+    return task.derivatives.image_path("statmap", task.space, **entities, stat="effect", desc="singletrial")
 
 
 def input_digest(task: Task) -> str:
@@ -170,9 +172,10 @@ def input_digest(task: Task) -> str:
     run = task.run
     files = {
         str(key): file_sha256(path)
-        for key, path in (("bold", run.bold), ("mask", run.mask), ("confounds", run.confounds))
+        for key, path in (("mask", run.mask), ("confounds", run.confounds))
         if path is not None
     }
+    files["bold"] = ", ".join(map(file_sha256, task.space.files(run.bold)))
     return digest(
         {
             "files": files,

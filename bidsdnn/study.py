@@ -18,6 +18,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.events import Presented, choose_stimulus_column, presented, read_events, require_files
 from bidsdnn.bids.files import read_json
 from bidsdnn.bids.filters import bids_filters, event_filter
+from bidsdnn.bids.meshes import Meshes
 from bidsdnn.bids.names import require
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
@@ -80,7 +81,7 @@ def check_configuration(config: Config) -> None:
     if config.analysis_level == "dnn" and not config.networks:
         raise ConfigError("--network none: the dnn level computes activations; name a network")
     torch_device(config.device)
-    for path in config.atlas:
+    for path in (*config.atlas, *config.mesh):
         require(path)
     there = read_json(config.out_dir / "dataset_description.json") if config.out_dir.is_dir() else {}
     if there and not any(one.get("Name") == "bidsdnn" for one in there.get("GeneratedBy", [])):
@@ -176,11 +177,16 @@ def jobs(config: Config, runs: Sequence[Sequence[Run]]) -> int:
     return max(1, min(n, int(config.mem_mb / needed)))
 
 
-def about(study: Study, one: Participant, left_out: Sequence[str]) -> dict[str, Any]:
+def about(study: Study, one: Participant, left_out: Sequence[str], meshes: Meshes) -> dict[str, Any]:
     """What a reader of the responses needs to know of their origin."""
     anatomy = study.dataset.anatomy(one.label)
+    drawn = {
+        name: [study.derivatives.uri(path) for path in pair]
+        for name, pair in (("Mesh", meshes.folded), ("InflatedMesh", meshes.inflated)) if pair
+    }  # fmt: skip
     return {
         "Anatomy": study.derivatives.uri(anatomy) if anatomy else None,
+        **drawn,
         "StimulusColumn": one.column,
         "StimuliFound": int(one.shown.stimuli["present"].sum()),
         "StimuliMissing": int((~one.shown.stimuli["present"].astype(bool)).sum()),

@@ -41,7 +41,7 @@ OWNERS = {
     "joblib": {"parallel"},
     "torch": {"networks", "methods"},
     "torchvision": {"networks"},
-    "nibabel": {"spaces"},
+    "nibabel": {"spaces", "demo.surface_files"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "PIL": {"stimuli", "networks", "demo"},

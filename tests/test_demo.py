@@ -343,7 +343,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"spaces": ("surface",)}, "spaces surface: the demo has volume"),
+        ({"spaces": ("mesh",)}, "spaces mesh: the demo has volume, surface, cifti"),
         ({"spaces": ()}, "spaces none: the demo has volume"),
         ({"participants": 0}, "participants 0: give a number from 1 to 99"),
         ({"stimuli": 3}, "stimuli 3: give a number from 12"),

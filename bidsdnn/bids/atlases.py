@@ -22,7 +22,7 @@ WHOLE_BRAIN = "brain"
 def _label(path: Path) -> str:
     """An atlas' name with its segmentation and scale, as they stand in file names: ``Sch_seg-7n_scale-100``."""
     entities = names.entities_of(path)
-    name = entities.get("atlas") or names.label(path.name.split(".")[0])
+    name = entities.get("atlas") or names.label(path.name.removeprefix("lh.").split(".")[0])
     return "_".join([name, *(f"{key}-{entities[key]}" for key in ("seg", "scale") if key in entities)])
 
 
@@ -40,7 +40,7 @@ def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[
     Parameters
     ----------
     paths : sequence of Path
-        Segmentations.
+        Segmentations or masks; of a surface's, the left file or both.
     space : Space
 
     Returns
@@ -58,7 +58,7 @@ def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[
         return {"": {WHOLE_BRAIN: np.ones(space.size, dtype=bool)}}, {}
     regions: dict[str, Mapping[str, np.ndarray]] = {}
     contents: dict[str, str] = {}
-    for path in paths:
+    for path in _left_files(paths):
         label = _label(path)
         if label in regions:
             raise ConfigError(f"--atlas {path}: a second atlas is called {label}; rename one of the files")
@@ -68,6 +68,27 @@ def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[
         for name, columns in regions[label].items():
             if not columns.any():
                 logger.warning("%s: region %s has no voxel in the brain", path.name, name)
-        table = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
-        contents[label] = digest({"files": [file_sha256(file) for file in (path, table) if file.exists()]})
+        contents[label] = digest({"files": [file_sha256(file) for file in (*_both(path), *_tables(path))]})
     return regions, contents
+
+
+def _tables(path: Path) -> list[Path]:
+    """Tables beside an atlas that may name its regions."""
+    parts = path.name.split(".")
+    beside = [path.with_name(".".join(parts[:n]) + ".tsv") for n in range(len(parts) - 1, 0, -1)]
+    return [table for table in beside if table.exists()]
+
+
+def _left_files(paths: Sequence[Path]) -> list[Path]:
+    """Files of atlases, the left one for both hemispheres' files."""
+    return list(dict.fromkeys(_both(path)[0] for path in paths))
+
+
+def _both(path: Path) -> tuple[Path, ...]:
+    """The two files of a surface's atlas, or the one file of any other."""
+    if not path.name.endswith((".gii", ".gii.gz", ".annot", ".mgh", ".mgz")):
+        return (path,)
+    try:
+        return names.hemisphere(path, "L"), names.hemisphere(path, "R")
+    except ValueError:
+        return (path,)

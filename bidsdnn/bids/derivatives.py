@@ -23,11 +23,14 @@ from bidsdnn import __version__
 from bidsdnn.bids import names
 from bidsdnn.bids.arrays import read_rdms, write_rdms
 from bidsdnn.bids.atlases import atlas_entities
-from bidsdnn.bids.files import atomic, read_json, sidecar_path, write_json, write_text, write_tsv
+from bidsdnn.bids.files import read_json, sidecar_path, together, write_json, write_text, write_tsv
 from bidsdnn.errors import OutputError
 from bidsdnn.result import Result
+from bidsdnn.spaces import Space
 
 IGNORED = "*.html\nfigures\ngroup\n*_statmap.*\n*_relmat.*\n*_results.*\n*_trials.*\n*_design.*\n"
+# BIDS knows no masks and segmentations of surfaces and CIFTI that have a task in their names.
+IGNORED += "*hemi-*\n*.dlabel.nii\n*_space-fsLR_*\n"
 DESCRIPTIONS = {
     "desc-singletrial": "Response to each trial, one volume a trial",
     "desc-condition": "Response to each stimulus: the mean over its trials of responses z-scored within each run",
@@ -167,11 +170,45 @@ class Derivatives:
         if {**old, **keys} != old:
             write_json(sidecar_path(path), {**old, **keys})
 
-    def write_map(self, path: Path, values: np.ndarray, space: Any, sidecar: Mapping[str, Any]) -> Path:
-        """Write a map, shape (k, size) or (size,), and then the JSON file beside it."""
-        with atomic(path) as temporary:
-            space.write(temporary, values)
-        write_json(sidecar_path(path), {**sidecar, "SkullStripped": True, **_space_keys(path)})
+    def image_path(self, suffix: str, space: Space, /, **entities: Any) -> Path:
+        """Where a ``statmap``, ``mask`` or ``dseg`` of a space goes; of a surface's two files, the left one."""
+        extension = space.extension if suffix == "statmap" else space.label_extension
+        return self.path(suffix, extension, **{**entities, **space.entities})
+
+    def write_map(
+        self,
+        path: Path,
+        values: np.ndarray,
+        space: Space,
+        sidecar: Mapping[str, Any],
+        *,
+        maps: Sequence[str] | None = None,
+    ) -> Path:
+        """Write a map, and then the JSON file beside each of its files.
+
+        Parameters
+        ----------
+        path : Path
+            Of `image_path`.
+        values : ndarray, shape (k, size) or (size,)
+        space : Space
+        sidecar : mapping
+        maps : sequence of str, optional
+            Names of the k maps, for formats that hold them; by default the sidecar's ``Layers``.
+
+        Returns
+        -------
+        Path
+        """
+        maps = sidecar.get("Layers") if maps is None else maps
+        files = space.files(path)
+        with together(files) as temporaries:
+            space.write(
+                temporaries[0], values, names=maps if maps and len(maps) == len(np.atleast_2d(values)) else None
+            )
+        skull = {"SkullStripped": True} if path.name.endswith(".nii.gz") else {}
+        for file in files:
+            write_json(sidecar_path(file), {**sidecar, **skull, **_space_keys(file)})
         return path
 
     def write_rdms(
@@ -207,7 +244,7 @@ class Derivatives:
         common = {**result.sidecar, "ConfigurationHash": content}
         written: list[Path] = []
         for m in result.maps:
-            path = self.path("statmap", ".nii.gz", **entities, model=m.network, stat=m.stat, desc=m.desc or name)
+            path = self.image_path("statmap", where, **entities, model=m.network, stat=m.stat, desc=m.desc or name)
             written.append(self.write_map(path, m.values, where, {**common, **m.sidecar, "Network": m.network}))
         for desc, whole in result.tables.items():
             for (atlas, network), rows in whole.groupby(["atlas", "network"], sort=False, dropna=False):
@@ -221,35 +258,44 @@ class Derivatives:
             written.append(self.write_rdms(path, rdms, ids, common))
         self.write_receipt(name, written, common, **entities)
 
-    def write_atlas(self, label: str, regions: Mapping[str, np.ndarray], where: Any, /, **entities: Any) -> list[Path]:
+    def write_atlas(
+        self, label: str, regions: Mapping[str, np.ndarray], where: Space, /, **entities: Any
+    ) -> list[Path]:
         """Write an atlas as it was used, on the data's grid, with its names, and say at the root what it is."""
-        path = self.path("dseg", ".nii.gz", **entities, **atlas_entities(label))
+        entities |= atlas_entities(label)
+        path = self.image_path("dseg", where, **entities)
         codes = np.zeros(where.size, dtype=np.int32)
         for index, columns in enumerate(regions.values(), start=1):
             codes[columns] = index
-        with atomic(path) as temporary:
-            where.write_codes(temporary, codes)
-        table = path.with_name(path.name.removesuffix(".nii.gz") + ".tsv")
-        write_tsv(table, pd.DataFrame({"index": range(1, len(regions) + 1), "name": list(regions)}))
-        write_json(sidecar_path(path), {"Description": "The atlas on the grid of the data", **_space_keys(path)})
-        name = atlas_entities(label)["atlas"]
-        about = self.root / f"atlas-{name}_description.json"
+        numbered = dict(enumerate(regions, start=1))
+        with together(where.files(path)) as temporaries:
+            where.write_codes(temporaries[0], codes, numbered)
+        written = [path]
+        if where.label_extension == ".nii.gz":
+            # A volume has no place for names; labels of surfaces and CIFTI hold theirs.
+            written.append(self.path("dseg", ".tsv", **entities))
+            write_tsv(written[-1], pd.DataFrame({"index": list(numbered), "name": list(regions)}))
+        for file in where.files(path):
+            write_json(sidecar_path(file), {"Description": "The atlas on the grid of the data", **_space_keys(file)})
+        about = self.root / f"atlas-{entities['atlas']}_description.json"
         if not about.exists():
-            write_json(about, {"Name": name, "Description": "An atlas that the user gave with --atlas"})
-        return [path, table]
+            write_json(about, {"Name": entities["atlas"], "Description": "An atlas that the user gave with --atlas"})
+        return written
 
-    def write_mask(self, path: Path, space: Any) -> Path:
+    def write_mask(self, path: Path, space: Space) -> Path:
         """Write a space's mask and the JSON file beside it."""
-        with atomic(path) as temporary:
-            space.write_mask(temporary)
-        write_json(sidecar_path(path), {"Type": "Brain", **_space_keys(path)})
+        with together(space.files(path)) as temporaries:
+            space.write_mask(temporaries[0])
+        for file in space.files(path):
+            write_json(sidecar_path(file), {"Type": "Brain", **_space_keys(file)})
         return path
 
     def write_receipt(
         self, analysis: str, written: Sequence[Path], sidecar: Mapping[str, Any], **entities: Any
     ) -> None:
         """Say that an analysis is complete: what it wrote, and the hash of what that depends on."""
-        outputs = [path.relative_to(self.root).as_posix() for path in written]
+        files = [file for path in written for file in _files(path)]
+        outputs = [path.relative_to(self.root).as_posix() for path in files]
         write_json(self.receipt(analysis, **entities), {**sidecar, "Outputs": outputs})
 
     def receipt(self, analysis: str, **entities: Any) -> Path:
@@ -282,6 +328,9 @@ class Derivatives:
             parsed = names.parse(path) if path.is_file() and not path.name.startswith(".") else {}
             if path.suffix == ".json" or parsed.get("suffix") not in ("results", "statmap", "relmat"):
                 continue
+            # The left file stands for both hemispheres.
+            if parsed.pop("hemi", "L") == "R":
+                continue
             keys = ("suffix", "extension", "datatype")
             entities = {key: value for key, value in parsed.items() if key not in keys}
             sidecar = read_json(sidecar_path(path))
@@ -290,6 +339,12 @@ class Derivatives:
                 sidecar |= {"_items": ids, "_arrays": rdms}
             found.append((path, entities, parsed["suffix"], sidecar))
         return found
+
+
+def _files(path: Path) -> list[Path]:
+    """A product's files: of a surface both."""
+    both = names.entities_of(path).get("hemi") == "L"
+    return [path, names.hemisphere(path, "R")] if both else [path]
 
 
 def _space_keys(path: Path) -> dict[str, str]:

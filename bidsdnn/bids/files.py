@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,18 +53,44 @@ def atomic(path: Path) -> Iterator[Path]:
     OutputError
         If the folder or file cannot be written.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with together([path]) as (temporary,):
         yield temporary
-        temporary.replace(path)
+
+
+@contextmanager
+def together(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Give temporary names that become some files' when all went well: both hemispheres, or none.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Final names in one folder, which is made.
+
+    Yields
+    ------
+    list of Path
+        Hidden names in that folder, which differ from each other as the final ones do.
+
+    Raises
+    ------
+    OutputError
+        If the folder or a file cannot be written.
+    """
+    mark = uuid.uuid4().hex
+    temporaries = [path.with_name(f".{mark}.{path.name}") for path in paths]
+    try:
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        yield temporaries
+        for temporary, path in zip(temporaries, paths, strict=True):
+            temporary.replace(path)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or choose another out_dir"
+            f"{paths[0]}: cannot be written ({error.strerror or error}); free space or choose another out_dir"
         ) from error
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        for temporary in temporaries:
+            if temporary.exists():
+                temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

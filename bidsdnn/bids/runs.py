@@ -13,7 +13,7 @@ from typing import Any
 
 from bidsdnn.bids.names import entities_of, hemisphere, natural, require, same, sidecar
 from bidsdnn.errors import ConfigError, DataError, MissingInputError, SelectionError
-from bidsdnn.spaces import load_image
+from bidsdnn.spaces import header_tr
 
 RECORDING = ("ses", "task", "acq", "ce", "rec", "dir", "run")
 SPACE = ("space", "cohort", "res", "den")
@@ -294,10 +294,7 @@ def repetition_time(bold: Path, root: Path, raw: Path, raw_root: Path) -> tuple[
         value = sidecar(path, root=top).get("RepetitionTime")
         if value is not None:
             return _seconds(value, "RepetitionTime", path, low=1e-3, high=LONGEST_TR), []
-    header = load_image(bold).header
-    zooms = header.get_zooms()
-    unit = {"msec": 1e-3, "usec": 1e-6}.get(header.get_xyzt_units()[1], 1.0)
-    tr = float(zooms[3]) * unit if len(zooms) > 3 else 0.0
+    tr = header_tr(bold)
     if not 1e-3 <= tr <= LONGEST_TR:
         raise DataError(f"{bold}: no RepetitionTime in a JSON file, nor in the header; add it to {_json(bold)}")
     return tr, [f"{bold.name}: no RepetitionTime in a JSON file; the header's {tr:g} s was used"]

@@ -26,12 +26,14 @@ from bidsdnn.demo.bold import (
 )
 from bidsdnn.demo.brain import REGIONS, Grid, Head, Template, anatomy_size, draw_regions, run_mask
 from bidsdnn.demo.confounds import tabulate_confounds
+from bidsdnn.demo.cortex import lay_out
 from bidsdnn.demo.pictures import draw_picture, plan_pictures, write_pictures
+from bidsdnn.demo.surface_files import Sheets
 from bidsdnn.errors import ConfigError, OutputError
 from bidsdnn.networks.network import Recorder
 from bidsdnn.networks.zoo import build
 
-SPACES = ("volume",)
+SPACES = ("volume", "surface", "cifti")
 LAYERS = {"early": "conv1", "middle": "conv3", "late": "conv5", "none": None}
 
 
@@ -41,7 +43,7 @@ def write_demo(
     participants: int = 3,
     stimuli: int = 48,
     runs: int = 4,
-    spaces: Sequence[str] = SPACES,
+    spaces: Sequence[str] = SPACES[:1],
     seed: int = 0,
     voxel_size: float = 6.0,
     noise: float = 1.0,
@@ -58,7 +60,7 @@ def write_demo(
     participants, stimuli, runs : int
         How many; every run shows every picture once.
     spaces : sequence of str
-        Kinds of brain images, of `SPACES`.
+        Kinds of preprocessed brain images, of `SPACES`; a region has the same time courses in each.
     seed : int
         Of everything drawn at random, the network's weights included.
     voxel_size : float
@@ -90,7 +92,7 @@ def write_demo(
         with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as beside:
             root = Path(beside) / place.name
             root.mkdir()
-            _Demo.plan(root, stimuli, seed, voxel_size, noise).write(participants, runs, progress=progress)
+            _Demo.plan(root, stimuli, seed, voxel_size, noise, spaces).write(participants, runs, progress=progress)
             root.replace(place)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); give another folder") from error
@@ -152,15 +154,22 @@ class _Demo:
     template: Template
     grid: Grid
     labels: np.ndarray
+    volume: bool
+    sheets: Sheets | None
 
     @classmethod
-    def plan(cls, root: Path, stimuli: int, seed: int, voxel_size: float, noise: float) -> _Demo:
+    def plan(cls, root: Path, stimuli: int, seed: int, voxel_size: float, noise: float, spaces: Sequence[str]) -> _Demo:
         pictures = plan_pictures(stimuli, np.random.default_rng([seed, zlib.crc32(b"pictures")]))
         network, activations = planted_activations(pictures, seed)
         template = Template.load()
         grid = template.grid(voxel_size)
         brain = template.head(grid, np.random.default_rng(0)).brain
-        return cls(root, seed, noise, pictures, network, activations, template, grid, draw_regions(grid, brain))
+        labels = draw_regions(grid, brain)
+        surface, cifti = "surface" in spaces, "cifti" in spaces
+        sheets = Sheets(root, grid, lay_out(grid, brain, labels), surface, cifti) if surface or cifti else None
+        return cls(
+            root, seed, noise, pictures, network, activations, template, grid, labels, "volume" in spaces, sheets
+        )
 
     def rng(self, *names: object) -> np.random.Generator:
         """Randomness that depends on a name and not on what was drawn before."""
@@ -168,7 +177,7 @@ class _Demo:
 
     def write(self, participants: int, runs: int, *, progress: bool) -> None:
         labels = [f"{number:02d}" for number in range(1, participants + 1)]
-        files.write_root(self.root, labels, self.rng("participants"))
+        files.write_root(self.root, labels, self.rng("participants"), surfaces=self.sheets is not None)
         (self.root / "stimuli").mkdir()
         write_pictures(self.root / "stimuli", self.pictures)
         hrfs = {label: Hrf.draw(self.rng(label, "hrf")) for label in labels}
@@ -182,7 +191,9 @@ class _Demo:
             "hrf": {label: vars(hrf) for label, hrf in hrfs.items()},
         }  # fmt: skip
         files.write_planted(self.root, self.grid, self.labels, list(REGIONS), truth, self.pictures)
-        files.write_fmriprep_root(self.root)
+        if self.sheets:
+            self.sheets.write_atlas(list(REGIONS))
+        files.write_fmriprep_root(self.root, surfaces=self.sheets is not None)
         with tqdm(total=participants * runs, disable=not progress, unit="run") as bar:
             for label in labels:
                 self.write_participant(label, runs, hrfs[label], bar)
@@ -190,6 +201,8 @@ class _Demo:
     def write_participant(self, label: str, runs: int, hrf: Hrf, bar: tqdm) -> None:
         anatomy = self.template.head(self.template.grid(anatomy_size(self.grid.affine[0, 0])), self.rng(label, "head"))
         files.write_anatomy(self.root, label, anatomy)
+        if self.sheets:
+            self.sheets.write_anatomy(label)
         head = self.template.head(self.grid, self.rng(label, "head"))
         driven, responses = self.picture_responses(label)
         for run in range(1, runs + 1):
@@ -221,4 +234,6 @@ class _Demo:
         data = simulate_run(head, driven, response, motion, rng, noise=self.noise)
         mask = run_mask(head.brain, rng)
         confounds = tabulate_confounds(head, mask, data, motion)
-        files.write_run(self.root, label, run, trials, data, mask, self.grid, confounds)
+        files.write_run(self.root, label, run, trials, data, mask, self.grid, confounds, volume=self.volume)
+        if self.sheets:
+            self.sheets.write_run(label, run, data, mask)

@@ -27,6 +27,11 @@ scans; brains are variations of the MNI152 template that comes with nilearn. In 
 four regions and `truth.json`, which says which layer of the demo network drives which region. The scans in
 `sub-*/func` equal those of the derivative, as if nothing had been left to preprocess.
 """
+_SURFACES = """
+The same time courses stand on the cortex, in files of the spaces fsaverage (GIFTI) and fsLR (CIFTI): each vertex shows
+one voxel, those of a region lie together around the region's place. The meshes are nilearn's fsaverage5, thinned to
+about the size of the voxels. They are those of fsaverage also where a name says fsLR.
+"""
 _EVENT_COLUMNS = {
     "trial_type": {
         "LongName": "Kind of trial",
@@ -37,17 +42,19 @@ _EVENT_COLUMNS = {
 }
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, and the folder it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table with ``n/a`` for what is missing, and the folder it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.8g", lineterminator="\n")
 
 
-def write_root(root: Path, labels: list[str], rng: np.random.Generator) -> None:
+def write_root(root: Path, labels: list[str], rng: np.random.Generator, *, surfaces: bool = False) -> None:
     """Write the files at the root of the raw dataset.
 
     Parameters
@@ -57,8 +64,10 @@ def write_root(root: Path, labels: list[str], rng: np.random.Generator) -> None:
         Participants, without ``sub-``.
     rng : numpy.random.Generator
         Draws ages and sexes.
+    surfaces : bool
+        Whether the README speaks of surfaces.
     """
-    _write_json(
+    write_json(
         root / "dataset_description.json",
         {
             "Name": "Objects: the demo dataset of bidsdnn",
@@ -69,7 +78,7 @@ def write_root(root: Path, labels: list[str], rng: np.random.Generator) -> None:
             "GeneratedBy": [{"Name": "bidsdnn-demo", "Version": bidsdnn.__version__}],
         },
     )
-    (root / "README.md").write_text(_README, encoding="utf-8")
+    (root / "README.md").write_text(_README + _SURFACES * surfaces, encoding="utf-8")
     people = pd.DataFrame(
         {
             "participant_id": [f"sub-{label}" for label in labels],
@@ -77,16 +86,16 @@ def write_root(root: Path, labels: list[str], rng: np.random.Generator) -> None:
             "sex": rng.choice(["F", "M"], len(labels)),
         }
     )
-    _write_table(root / "participants.tsv", people)
-    _write_json(
+    write_table(root / "participants.tsv", people)
+    write_json(
         root / "participants.json",
         {
             "age": {"Description": "Age at the time of the scan, invented", "Units": "year"},
             "sex": {"Description": "Sex, invented", "Levels": {"F": "female", "M": "male"}},
         },
     )
-    _write_json(root / f"task-{TASK}_bold.json", _acquisition())
-    _write_json(root / f"task-{TASK}_events.json", _EVENT_COLUMNS)
+    write_json(root / f"task-{TASK}_bold.json", _acquisition())
+    write_json(root / f"task-{TASK}_events.json", _EVENT_COLUMNS)
 
 
 def _acquisition() -> dict[str, Any]:
@@ -97,15 +106,17 @@ def _acquisition() -> dict[str, Any]:
     }
 
 
-def write_fmriprep_root(root: Path) -> None:
+def write_fmriprep_root(root: Path, *, surfaces: bool = False) -> None:
     """Write the description of the fMRIPrep-like derivative.
 
     Parameters
     ----------
     root : Path
+    surfaces : bool
+        Whether it holds surfaces.
     """
     folder = root / "derivatives" / "fmriprep"
-    _write_json(
+    write_json(
         folder / "dataset_description.json",
         {
             "Name": "fMRIPrep - fMRI PREProcessing workflow (simulated by bidsdnn-demo)",
@@ -119,8 +130,9 @@ def write_fmriprep_root(root: Path) -> None:
             "DatasetLinks": {"raw": "../.."},
         },
     )
-    # No released version of BIDS knows confounds; fMRIPrep writes this line too.
-    (folder / ".bidsignore").write_text("*_timeseries.*\n", encoding="utf-8")
+    # No released version of BIDS knows confounds, nor surfaces as fMRIPrep names them; it writes such lines too.
+    unknown = "*_timeseries.*\n" + "*.surf.gii\n*_desc-cortex_mask.*\n*k_bold.*\n" * surfaces
+    (folder / ".bidsignore").write_text(unknown, encoding="utf-8")
 
 
 def write_planted(
@@ -142,7 +154,7 @@ def write_planted(
         A row a picture.
     """
     folder = root / "derivatives" / "planted"
-    _write_json(
+    write_json(
         folder / "dataset_description.json",
         {
             "Name": "What was planted in the demo dataset of bidsdnn",
@@ -153,14 +165,14 @@ def write_planted(
             "DatasetLinks": {"raw": "../.."},
         },
     )
-    _write_json(folder / "truth.json", truth)
+    write_json(folder / "truth.json", truth)
     (folder / ".bidsignore").write_text("truth.json\n", encoding="utf-8")
-    _write_json(folder / "atlas-planted_description.json", {"Name": "Planted regions", "License": "CC0"})
+    write_json(folder / "atlas-planted_description.json", {"Name": "Planted regions", "License": "CC0"})
     stem = f"tpl-{SPACE}_atlas-planted_dseg"
     table = pd.DataFrame({"index": np.arange(1, len(names) + 1), "name": names})
-    _write_table(folder / f"tpl-{SPACE}" / "anat" / f"{stem}.tsv", table)
+    write_table(folder / f"tpl-{SPACE}" / "anat" / f"{stem}.tsv", table)
     write_nifti(folder / f"tpl-{SPACE}" / "anat" / f"{stem}.nii.gz", labels, grid.affine, dtype=np.int16)
-    _write_table(folder / "stimuli" / "pictures.tsv", pictures)
+    write_table(folder / "stimuli" / "pictures.tsv", pictures)
 
 
 def write_anatomy(root: Path, label: str, head: Head) -> None:
@@ -182,8 +194,8 @@ def write_anatomy(root: Path, label: str, head: Head) -> None:
     shutil.copyfile(raw / f"sub-{label}_T1w.nii.gz", derived / f"{stem}-preproc_T1w.nii.gz")
     write_nifti(derived / f"{stem}-brain_mask.nii.gz", head.brain, head.grid.affine, dtype=np.uint8)
     source = f"bids:raw:sub-{label}/anat/sub-{label}_T1w.nii.gz"
-    _write_json(derived / f"{stem}-preproc_T1w.json", {"SkullStripped": True, "Sources": [source]})
-    _write_json(derived / f"{stem}-brain_mask.json", {"Type": "Brain", "Sources": [source]})
+    write_json(derived / f"{stem}-preproc_T1w.json", {"SkullStripped": True, "Sources": [source]})
+    write_json(derived / f"{stem}-brain_mask.json", {"Type": "Brain", "Sources": [source]})
 
 
 def write_run(
@@ -195,6 +207,8 @@ def write_run(
     mask: np.ndarray,
     grid: Grid,
     confounds: tuple[pd.DataFrame, dict[str, Any]],
+    *,
+    volume: bool = True,
 ) -> None:
     """Write a run, raw (``run-01``) and as fMRIPrep would (``run-1``).
 
@@ -212,6 +226,8 @@ def write_run(
     grid : Grid
     confounds : tuple of DataFrame and dict
         Table and sidecar.
+    volume : bool
+        Whether the derivative holds the images, and not the confounds alone.
     """
     raw = root / f"sub-{label}" / "func"
     derived = root / "derivatives" / "fmriprep" / f"sub-{label}" / "func"
@@ -219,14 +235,19 @@ def write_run(
         folder.mkdir(parents=True, exist_ok=True)
     first = f"sub-{label}_task-{TASK}_run-{run:02d}"
     then = f"sub-{label}_task-{TASK}_run-{run}"
-    _write_table(raw / f"{first}_events.tsv", trials)
+    write_table(raw / f"{first}_events.tsv", trials)
     write_nifti(raw / f"{first}_bold.nii.gz", data, grid.affine, tr=TR, dtype=np.int16)
     # All slices at one time, so that the raw scans too have their volumes at START_TIME.
-    _write_json(raw / f"{first}_bold.json", {"SliceTiming": [START_TIME] * grid.shape[2]})
+    write_json(raw / f"{first}_bold.json", {"SliceTiming": [START_TIME] * grid.shape[2]})
+    table, metadata = confounds
+    write_table(derived / f"{then}_desc-confounds_timeseries.tsv", table)
+    write_json(derived / f"{then}_desc-confounds_timeseries.json", metadata)
+    if not volume:
+        return
     bold = derived / f"{then}_space-{SPACE}_desc-preproc_bold.nii.gz"
     shutil.copyfile(raw / f"{first}_bold.nii.gz", bold)
     source = f"bids:raw:sub-{label}/func/{first}_bold.nii.gz"
-    _write_json(
+    write_json(
         derived / f"{then}_space-{SPACE}_desc-preproc_bold.json",
         {
             "RepetitionTime": TR,
@@ -238,7 +259,4 @@ def write_run(
         },
     )
     write_nifti(derived / f"{then}_space-{SPACE}_desc-brain_mask.nii.gz", mask, grid.affine, dtype=np.uint8)
-    _write_json(derived / f"{then}_space-{SPACE}_desc-brain_mask.json", {"Type": "Brain", "Sources": [source]})
-    table, metadata = confounds
-    _write_table(derived / f"{then}_desc-confounds_timeseries.tsv", table)
-    _write_json(derived / f"{then}_desc-confounds_timeseries.json", metadata)
+    write_json(derived / f"{then}_space-{SPACE}_desc-brain_mask.json", {"Type": "Brain", "Sources": [source]})
