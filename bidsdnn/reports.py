@@ -63,6 +63,9 @@ def _entries(derivatives: Derivatives, below: str, *, arrays: bool = True) -> li
     for path, entities, suffix, sidecar in derivatives.entries(below=below, arrays=arrays):
         if sidecar.get("Anatomy"):
             sidecar["Anatomy"] = str(derivatives.resolve(sidecar["Anatomy"]))
+        for key in ("Mesh", "InflatedMesh"):
+            if key in sidecar:
+                sidecar[key] = [str(derivatives.resolve(uri)) for uri in sidecar[key]]
         found.append(Entry(path, entities, suffix, sidecar))
     return found
 

@@ -1,4 +1,4 @@
-"""Maps of voxels as slices on the anatomy.
+"""Maps as pictures: voxels as slices on the anatomy, vertices as views of the surface, with a bar of colours below.
 
 A map is sliced along its own voxel axes, turned to the nearest right-anterior-superior order, and the background is
 looked up at the same places in millimetres. So oblique images, backgrounds of another resolution, and volumes of a
@@ -17,6 +17,7 @@ from matplotlib.colors import ListedColormap, Normalize
 
 from bidsdnn.report.drawing import INK, LINE, MUTED, Panel, draw, shorten
 from bidsdnn.report.findings import number
+from bidsdnn.report.sheets import Sheet, views
 from bidsdnn.spaces import image_data, load_image
 
 MAX_SLICES = 12
@@ -84,16 +85,32 @@ def read_scans(path: Path) -> list[Scan]:
     image = load_image(path)
     data = image_data(image, path)
     data = data.reshape(*data.shape[:3], -1)
-    affine = np.asarray(image.affine, dtype=float)
+    return [oriented(data[..., i], image.affine) for i in range(data.shape[3])]
+
+
+def oriented(data: np.ndarray, affine: np.ndarray) -> Scan:
+    """Turn a volume so that its axes run to the right, the front and the top.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+        Voxel indices to millimetres.
+
+    Returns
+    -------
+    Scan
+    """
+    affine = np.asarray(affine, dtype=float)
     order, signs = _nearest_axes(affine)
-    data = data.transpose(*order, 3)
+    data = data.transpose(order)
     turned = affine[:, [*order, 3]].copy()
     for axis, sign in enumerate(signs):
         if sign < 0:
             data = np.flip(data, axis)
             turned[:3, 3] += turned[:3, axis] * (data.shape[axis] - 1)
             turned[:3, axis] *= -1
-    return [Scan(data[..., i], turned) for i in range(data.shape[3])]
+    return Scan(data, turned)
 
 
 def _nearest_axes(affine: np.ndarray) -> tuple[list[int], list[int]]:
@@ -109,38 +126,39 @@ def _nearest_axes(affine: np.ndarray) -> tuple[list[int], list[int]]:
     return order, signs
 
 
-def best_layer(scans: list[Scan]) -> tuple[Scan, Scan]:
-    """Which volume is highest in each voxel, counted from 1, and its value.
+def best_layer(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which layer is highest in each column, counted from 1, and its value.
 
     Parameters
     ----------
-    scans : list of Scan
-        One per layer.
+    values : ndarray, shape (layers, columns)
 
     Returns
     -------
-    layer, score : Scan
-        NaN where no volume has a value.
+    layer, score : ndarray, shape (columns,)
+        NaN where no layer has a value.
     """
-    stack = np.stack([scan.values for scan in scans])
-    known = np.isfinite(stack).any(axis=0)
-    filled = np.where(np.isfinite(stack), stack, -np.inf)
+    known = np.isfinite(values).any(axis=0)
+    filled = np.where(np.isfinite(values), values, -np.inf)
     layer = np.where(known, filled.argmax(axis=0) + 1.0, np.nan)
-    return Scan(layer, scans[0].affine), Scan(np.where(known, filled.max(axis=0), np.nan), scans[0].affine)
+    return layer, np.where(known, filled.max(axis=0), np.nan)
 
 
-def peak(scan: Scan) -> float:
+def peak(values: np.ndarray) -> float:
     """The 99.5th percentile of a map, which one odd voxel does not move; 0 for an empty map."""
-    finite = scan.values[np.isfinite(scan.values)]
+    finite = values[np.isfinite(values)]
     return float(np.percentile(finite, 99.5)) if finite.size else 0.0
 
 
-def score_map(scan: Scan, background: Scan | None, *, stem: str, label: str, alt: str, floor: float = 0.0) -> Panel:
+def score_map(
+    scan: Scan | Sheet, background: Scan | None, *, stem: str, label: str, alt: str, floor: float = 0.0,
+    highest: float | None = None,
+) -> Panel:  # fmt: skip
     """Draw a map of numbers; the lowest fade into the background.
 
     Parameters
     ----------
-    scan : Scan
+    scan : Scan or Sheet
     background : Scan or None
         The anatomy; None shows the outline of the map's voxels.
     stem : str
@@ -151,12 +169,14 @@ def score_map(scan: Scan, background: Scan | None, *, stem: str, label: str, alt
         Text alternative.
     floor : float
         Values at and below are not shown.
+    highest : float, optional
+        Where the colours end; by default the map's own peak.
 
     Returns
     -------
     Panel
     """
-    top = max(peak(scan), floor + 1e-6)
+    top = max(peak(scan.values) if highest is None else highest, floor + 1e-6)
     ramp = matplotlib.colormaps["inferno"].resampled(256)
     ramp = ListedColormap(ramp(np.linspace(0.12, 0.98, 256)))
 
@@ -178,22 +198,23 @@ def score_map(scan: Scan, background: Scan | None, *, stem: str, label: str, alt
 
 
 def layer_map(
-    layer: Scan,
-    score: Scan | None,
+    layer: Scan | Sheet,
+    score: Scan | Sheet | None,
     background: Scan | None,
     *,
     layers: list[str],
     stem: str,
     alt: str,
     floor: float = 0.0,
+    highest: float | None = None,
 ) -> Panel:
     """Draw which layer is best in each voxel, from dark for shallow to bright for deep.
 
     Parameters
     ----------
-    layer : Scan
+    layer : Scan or Sheet
         Numbers of layers from 1, NaN elsewhere.
-    score : Scan or None
+    score : Scan, Sheet or None
         Makes weak voxels transparent, and hides those at or below `floor`.
     background : Scan or None
         The anatomy.
@@ -205,13 +226,15 @@ def layer_map(
         Text alternative.
     floor : float
         Scores at and below are not shown.
+    highest : float, optional
+        The peak of the scores; by default that of `score`.
 
     Returns
     -------
     Panel
     """
     palette = matplotlib.colormaps["plasma"](np.linspace(0.05, 0.95, len(layers)))
-    top = peak(score) if score is not None else 1.0
+    top = highest if highest is not None else peak(score.values) if score is not None else 1.0
 
     def colour(numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
         index = np.clip(np.nan_to_num(numbers, nan=1).astype(int) - 1, 0, len(layers) - 1)
@@ -232,16 +255,26 @@ def layer_map(
     return _mosaic(layer, score or layer, background, colour, paint, stem=stem, alt=alt, bar_share=share)
 
 
-def _mosaic(
-    scan: Scan, strength: Scan, background: Scan | None, colour: Any, paint_bar: Any, *, stem: str, alt: str,
-    bar_share: float = 0.3,
-) -> Panel:  # fmt: skip
-    """Cut a map into slices and set them in rows, with the bar of colours below."""
-    slices = cut(scan)
+def _slices(scan: Scan, strength: Scan, background: Scan | None, colour: Any) -> list[tuple[np.ndarray, str]]:
+    """Pictures of a volume's slices, and their names."""
     tiles = []
-    for points, _ in slices:
+    for points, name in cut(scan):
         base = _grey(background, points) if background is not None else _silhouette(scan.at(points))
-        tiles.append(_over(base, colour(scan.at(points), strength.at(points))))
+        tiles.append((_over(base, colour(scan.at(points), strength.at(points))), name))
+    return tiles
+
+
+def _mosaic(
+    scan: Scan | Sheet, strength: Scan | Sheet, background: Scan | None, colour: Any, paint_bar: Any, *, stem: str,
+    alt: str, bar_share: float = 0.3,
+) -> Panel:  # fmt: skip
+    """Set the slices of a volume or the views of a surface in rows, with the bar of colours below."""
+    if isinstance(scan, Sheet) and isinstance(strength, Sheet):
+        named = views(scan, strength, colour)
+    else:
+        assert isinstance(scan, Scan) and isinstance(strength, Scan)
+        named = _slices(scan, strength, background, colour)
+    tiles = [pixels for pixels, _ in named]
     columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     ratio = tiles[0].shape[0] / tiles[0].shape[1]
@@ -252,7 +285,7 @@ def _mosaic(
     def paint(canvas: Any) -> None:
         canvas.set_layout_engine("none")
         left = (width - columns * tile) / 2
-        for i, (pixels, (_, name)) in enumerate(zip(tiles, slices, strict=True)):
+        for i, (pixels, name) in enumerate(named):
             row, column = divmod(i, columns)
             bottom = height - (row + 1) * (tile * ratio + 26) + 22
             box = ((left + column * tile) / width, bottom / height, (tile - 6) / width, tile * ratio / height)

@@ -51,8 +51,9 @@ class Entry:
 
     @property
     def context(self) -> tuple[tuple[str, str], ...]:
-        """Session, task and space, as pairs of entity and label."""
-        return tuple((name, self.entities[name]) for name in CONTEXT if name in self.entities)
+        """Session, task and space, as pairs of entity and label; a template is the space of what lies on it."""
+        labels = {"space": self.entities["tpl"], **self.entities} if "tpl" in self.entities else self.entities
+        return tuple((name, labels[name]) for name in CONTEXT if name in labels)
 
 
 @dataclass(frozen=True)

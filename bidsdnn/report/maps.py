@@ -1,4 +1,4 @@
-"""Maps of voxels on the anatomy, and pictures of the distances between stimuli, with their captions."""
+"""Maps on the anatomy or the cortex, and pictures of the distances between stimuli, with their captions."""
 
 from __future__ import annotations
 
@@ -7,54 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
-from bidsdnn.report.blocks import Block, attempt
-from bidsdnn.report.brains import Scan, best_layer, layer_map, peak, read_scans, score_map
-from bidsdnn.report.drawing import Figure, slug
-from bidsdnn.report.entries import Entry, first, listed, pick
+from bidsdnn.report.backdrop import Backdrop, Picture, read_picture
+from bidsdnn.report.blocks import Block, Notes, attempt
+from bidsdnn.report.brains import Scan, best_layer, layer_map, peak, score_map
+from bidsdnn.report.drawing import Figure, Panel, slug
+from bidsdnn.report.entries import Entry, listed, pick
 from bidsdnn.report.figures import rdm_pictures
 from bidsdnn.report.findings import count, number
+from bidsdnn.report.sheets import Sheet
+from bidsdnn.spaces import Volume
 
 MAX_RDMS = 16
 _VOXELS = {
     "tsnr": ("Temporal signal-to-noise ratio", "tSNR",
-             "each voxel's mean over its standard deviation in time, averaged over runs"),
-    "reliability": ("Reliability of each voxel", "reliability",
-                    "the agreement of a voxel's responses to repeated presentations of the same stimuli"),
+             "each {0}'s mean over its standard deviation in time, averaged over runs"),
+    "reliability": ("Reliability of each {0}", "reliability",
+                    "the agreement of a {0}'s responses to repeated presentations of the same stimuli"),
 }  # fmt: skip
 # Share of the highest r from which voxels are coloured.
 _SHOWN_FROM = 0.5
-_LEFT = "Slices by their place in mm; the left of the picture is the left of the brain."
+_SLICES = "Slices by their place in mm; the left of the picture is the left of the brain."
+_SURFACES = "Sulci are darker."
 
 
-def background(entries: list[Entry], problems: list[str]) -> Scan | None:
-    """The anatomy that a sidecar names, else the mean image, else nothing.
-
-    Parameters
-    ----------
-    entries : list of Entry
-    problems : list of str
-        Gets a warning for each image that cannot be read.
-
-    Returns
-    -------
-    Scan or None
-    """
-    anatomy = first(entries, "Anatomy")
-    paths = [Path(anatomy)] if anatomy else []
-    for path in paths + [entry.path for entry in pick(entries, "statmap", "quality", "mean")]:
-        scans: list[Scan] = []
-
-        def read(path: Path = path, scans: list[Scan] = scans) -> list[Block]:
-            scans += read_scans(path)
-            return []
-
-        attempt(read, f"background {path.name}", problems)
-        if scans:
-            return scans[0]
-    return None
-
-
-def voxel_blocks(entries: list[Entry], stat: str, base: Scan | None, stem: str, problems: list[str]) -> list[Block]:
+def voxel_blocks(entries: list[Entry], stat: str, base: Backdrop, stem: str, problems: list[str]) -> list[Block]:
     """Draw maps that describe the data: ``tsnr`` or ``reliability``.
 
     Parameters
@@ -79,21 +55,49 @@ def voxel_blocks(entries: list[Entry], stat: str, base: Scan | None, stem: str, 
     return blocks
 
 
-def _voxel_map(entry: Entry, stat: str, base: Scan | None, stem: str) -> list[Block]:
+def _voxel_map(entry: Entry, stat: str, base: Backdrop, stem: str) -> list[Block]:
     """One map that describes the data."""
     title, label, meaning = _VOXELS[stat]
-    scan = read_scans(entry.path)[0]
-    finite = scan.values[np.isfinite(scan.values)]
+    picture = read_picture(entry.path, base)
+    row = picture.values[0]
+    finite = row[np.isfinite(row)]
     middle = float(np.median(finite)) if finite.size else float("nan")
     median = number(middle) if stat == "reliability" else f"{middle:.0f}"
-    alt = f"Slices with the {label} of each voxel; the median is {median}."
+    alt = f"{_view(picture)} with the {label} of each {picture.noun[0]}; the median is {median}."
     caption = (
-        f"{title}: {meaning}. n = {count(finite.size, 'voxel')}; median {median}. No test and no error bars. {_LEFT}"
+        f"{title.format(*picture.noun)}: {meaning.format(*picture.noun)}. n = {count(finite.size, *picture.noun)}; "
+        f"median {median}. No test and no error bars. {_places(picture)}"
     )
-    return [Figure((score_map(scan, base, stem=f"{stem}_{stat}", label=label, alt=alt),), title, caption, "wide")]
+    panels = tuple(
+        score_map(part, base.scan, stem=name, label=label, alt=alt, highest=peak(row))
+        for name, part in _named(f"{stem}_{stat}", picture, row)
+    )
+    return _figure(panels, title.format(*picture.noun), caption, picture)
 
 
-def model_blocks(entries: list[Entry], base: Scan | None, stem: str, problems: list[str], *, level: str) -> list[Block]:
+def _named(stem: str, picture: Picture, row: np.ndarray) -> list[tuple[str, Scan | Sheet]]:
+    """Parts of a row with the names of their files."""
+    parts = picture.laid_out(row)
+    return [(stem if index == 0 else f"{stem}_part-{index + 1}", part) for index, part in enumerate(parts)]
+
+
+def _figure(panels: tuple[Panel, ...], title: str, caption: str, picture: Picture) -> list[Block]:
+    """A figure of the parts that can be drawn, and a sentence on the one that cannot."""
+    missing: list[Block] = [Notes(title, (picture.missing,))] if picture.missing else []
+    return missing + ([Figure(panels, title, caption, "wide")] if panels else [])
+
+
+def _view(picture: Picture) -> str:
+    return "Slices" if picture.kind is Volume else "Views of the cortex"
+
+
+def _places(picture: Picture) -> str:
+    """How a picture is to be looked at."""
+    below = f" Below the cortex: {_SLICES[0].lower()}{_SLICES[1:]}" if len(picture.parts) > 1 else ""
+    return _SLICES if picture.kind is Volume else _SURFACES + below
+
+
+def model_blocks(entries: list[Entry], base: Backdrop, stem: str, problems: list[str], *, level: str) -> list[Block]:
     """Draw the best layer of each voxel and its score, for each network.
 
     Parameters
@@ -123,46 +127,60 @@ def model_blocks(entries: list[Entry], base: Scan | None, stem: str, problems: l
     return blocks
 
 
-def _model_maps(entry: Entry, written: Path | None, base: Scan | None, stem: str) -> list[Block]:
+def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -> list[Block]:
     """Two mosaics of one network."""
-    scans = read_scans(entry.path)
-    layers = list(entry.sidecar.get("Layers") or [f"layer {i}" for i in range(1, len(scans) + 1)])
-    if len(layers) != len(scans):
-        raise ValueError(f"{entry.path}: sidecar names {len(layers)} layers, the image has {len(scans)} volumes")
-    layer, score = best_layer(scans)
-    layer = read_scans(written)[0] if written else layer
+    picture = read_picture(entry.path, base)
+    layers = list(entry.sidecar.get("Layers") or [f"layer {i}" for i in range(1, len(picture.values) + 1)])
+    if len(layers) != len(picture.values):
+        raise ValueError(
+            f"{entry.path}: sidecar names {len(layers)} layers, the image has {len(picture.values)} volumes"
+        )
+    layer, score = best_layer(picture.values)
+    layer = read_picture(written, base).values[0] if written else layer
     model = str(entry.sidecar.get("Network") or entry.entities.get("model", "network"))
     stem = f"{stem}_model-{slug(model)}"
     # The best of several layers lies above zero by chance alone; a clear brain shows where there is more.
-    floor = max(peak(score), 0.0) * _SHOWN_FROM
-    above = np.isfinite(layer.values) & (np.nan_to_num(score.values) > floor)
-    tally = np.bincount(layer.values[above].astype(int), minlength=len(layers) + 1)[1:]
+    highest = peak(score)
+    floor = max(highest, 0.0) * _SHOWN_FROM
+    above = np.isfinite(layer) & (np.nan_to_num(score) > floor)
+    tally = np.bincount(layer[above].astype(int), minlength=len(layers) + 1)[1:]
     shares = ", ".join(f"{name} in {n / max(above.sum(), 1):.0%}" for name, n in zip(layers, tally, strict=False))
     people = listed([entry], "Participants")
     over = f", mean over n = {count(len(people), 'participant')}" if people else ""
-    finite = score.values[np.isfinite(score.values)]
-    rest = f"n = {count(finite.size, 'voxel')}. No test and no error bars. {_LEFT}"
-    highest = number(float(finite.max())) if finite.size else "n/a"
-    where = layer_map(
-        layer, score, base, layers=layers, stem=f"{stem}_stat-bestlayer", floor=floor,
-        alt=f"Slices with the best layer of {model} in each voxel. Where r is above {number(floor)}: {shares}.",
-    )  # fmt: skip
-    much = score_map(
-        score, base, stem=f"{stem}_stat-pearsonr", label="r of the best layer", floor=floor,
-        alt=f"Slices with the highest r over the layers of {model}; the maximum is {highest}.",
-    )  # fmt: skip
-    clear = f"voxels below r = {number(floor)}, half of the highest, are left clear"
+    finite = score[np.isfinite(score)]
+    one, several = picture.noun
+    rest = f"n = {count(finite.size, one, several)}. No test and no error bars. {_places(picture)}"
+    best = number(float(finite.max())) if finite.size else "n/a"
+    where, much = f"{stem}_stat-bestlayer", f"{stem}_stat-pearsonr"
+    places = zip(_named(where, picture, layer), _named(much, picture, score), strict=True)
+    maps = [
+        (
+            layer_map(
+                layers_part, score_part, base.scan, layers=layers, stem=where_name, floor=floor, highest=highest,
+                alt=f"{_view(picture)} with the best layer of {model} in each {one}. Where r is above {number(floor)}: "
+                f"{shares}.",
+            ),
+            score_map(
+                score_part, base.scan, stem=much_name, label="r of the best layer", floor=floor, highest=highest,
+                alt=f"{_view(picture)} with the highest r over the layers of {model}; the maximum is {best}.",
+            ),
+        )
+        for (where_name, layers_part), (much_name, score_part) in places
+    ]  # fmt: skip
+    clear = f"{several} below r = {number(floor)}, half of the highest, are left clear"
     caption_where = (
-        f"The layer that predicts each voxel best{over}; the fainter, the lower its r; {clear}. "
-        f"Of the {count(above.sum(), 'coloured voxel')}: {shares}. {rest}"
+        f"The layer that predicts each {one} best{over}; the fainter, the lower its r; {clear}. "
+        f"Of the {count(above.sum(), f'coloured {one}', f'coloured {several}')}: {shares}. {rest}"
     )
     caption_much = (
-        f"Cross-validated r of each voxel's best of {count(len(layers), 'layer')}{over}; {clear}, because taking the "
+        f"Cross-validated r of each {one}'s best of {count(len(layers), 'layer')}{over}; {clear}, because taking the "
         f"best lifts r above zero by chance. {rest}"
     )
+    first_title, second_title = f"Best layer in each {one}: {model}", f"Prediction in each {one}: {model}"
+    drawn = Picture(picture.values, picture.kind, picture.parts)
     return [
-        Figure((where,), f"Best layer in each voxel: {model}", caption_where, "wide"),
-        Figure((much,), f"Prediction in each voxel: {model}", caption_much, "wide"),
+        *_figure(tuple(pair[0] for pair in maps), first_title, caption_where, picture),
+        *_figure(tuple(pair[1] for pair in maps), second_title, caption_much, drawn),
     ]
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
-from bidsdnn.report.brains import Scan
 from bidsdnn.report.entries import Entry, Log, listed, pick
-from bidsdnn.report.maps import background, model_blocks, rdm_blocks, voxel_blocks
+from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
 from bidsdnn.report.scores import VALUES, score_blocks
 
@@ -88,7 +88,7 @@ def _has_network(entries: list[Entry]) -> bool:
     return any(pick(entries, "results", desc) for desc in VALUES)
 
 
-def _found(own: list[Entry], base: Scan | None, stem: str, problems: list[str], level: str) -> list[Block]:
+def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
     """All findings of one context."""
     pictures = {
         "encoding": model_blocks(own, base, stem, problems, level=level),
@@ -115,7 +115,7 @@ def _found(own: list[Entry], base: Scan | None, stem: str, problems: list[str], 
     return blocks
 
 
-def _quality(own: list[Entry], base: Scan | None, stem: str, problems: list[str], level: str) -> list[Block]:
+def _quality(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
     """Runs, motion, signal and reliability of one context; without a network reliability is a finding."""
     blocks = attempt(partial(run_blocks, own, stem), "table of runs", problems)
     blocks += voxel_blocks(own, "tsnr", base, stem, problems)

@@ -13,14 +13,15 @@ import numpy as np
 
 from bidsdnn.spaces.mesh import Mesh
 
-# Which coordinate runs to the right of a picture, which to its top and which to the viewer, with their signs.
+# Which coordinate runs to the right of a picture, which to its top and which to the viewer, with their signs: for the
+# left hemisphere.
 _TURNS = {
     "outer": ((1, -1), (2, 1), (0, -1)),
     "inner": ((1, 1), (2, 1), (0, 1)),
     "lower": ((0, -1), (1, 1), (2, -1)),
 }
-# Seen from the left, the left hemisphere shows its outer side.
-_ORDER = (("L", "outer"), ("L", "inner"), ("L", "lower"), ("R", "lower"), ("R", "inner"), ("R", "outer"))
+# Seen from below, the right hemisphere is on the left.
+_ORDER = (("L", "outer"), ("L", "inner"), ("R", "lower"), ("L", "lower"), ("R", "inner"), ("R", "outer"))
 _WIDTH = 300
 _MARGIN = 4
 _LIGHT, _DARK = 0.80, 0.52
