@@ -30,7 +30,9 @@ SCORES = {"encoding": "pearsonr", "rsa": "similarity"}
 ROWS = ("network", "layer", "region", "metric", "comparison")
 FEWEST = 2
 # Endings of maps, and of the masks beside them.
-MASKS = {".nii.gz": ".nii.gz", ".func.gii": ".label.gii", ".dscalar.nii": ".dlabel.nii"}
+MASKS = {
+    ".nii.gz": ".nii.gz", ".func.gii": ".label.gii", ".dscalar.nii": ".dlabel.nii", ".pscalar.nii": ".plabel.nii",
+}  # fmt: skip
 # Spaces of one participant only: they enter by region tables, not by maps.
 INDIVIDUAL_SPACES = {"T1w", "fsnative", "boldref", "", None}
 

@@ -12,13 +12,29 @@ from bidsdnn.report.blocks import Block, attempt
 from bidsdnn.report.brains import Scan, oriented, read_scans
 from bidsdnn.report.entries import Entry, first, pick
 from bidsdnn.report.sheets import Sheet, sulci
-from bidsdnn.spaces import Cifti, Mesh, Surface, Volume, fsaverage5, hemispheres, kind_of, load_image, read_mesh
+from bidsdnn.spaces import (
+    Cifti,
+    Mesh,
+    Parcels,
+    Surface,
+    Volume,
+    fsaverage5,
+    hemispheres,
+    kind_of,
+    load_image,
+    read_mesh,
+)
 from bidsdnn.spaces.cifti import CORTICES, open_cifti, read_cifti
 from bidsdnn.spaces.gifti import read_maps
 from bidsdnn.spaces.images import image_data
 from bidsdnn.spaces.mesh import REMEDY
 
-NOUNS = {Volume: ("voxel", "voxels"), Surface: ("vertex", "vertices"), Cifti: ("grayordinate", "grayordinates")}
+NOUNS = {
+    Volume: ("voxel", "voxels"),
+    Surface: ("vertex", "vertices"),
+    Cifti: ("grayordinate", "grayordinates"),
+    Parcels: ("region", "regions"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,11 +96,11 @@ class Picture:
     values : ndarray, shape (k, columns)
         NaN where there is no value.
     kind : type
-        `Volume`, `Surface` or `Cifti`.
+        `Volume`, `Surface`, `Cifti` or `Parcels`.
     parts : tuple of callable
         Each lays a row out as a `Scan` or a `Sheet`.
     missing : str
-        Why the cortex cannot be drawn, if it cannot.
+        Why something cannot be drawn, if it cannot.
     """
 
     values: np.ndarray
@@ -128,6 +144,9 @@ def read_picture(path: Path, base: Backdrop) -> Picture:
         return Picture(np.hstack(maps), kind, parts, "" if sheet else _unknown(path))
     if kind is Cifti:
         return _grayordinates(path, base)
+    if kind is Parcels:
+        values = Parcels.from_files([path]).read(path)
+        return Picture(values, kind, (), f"There is no picture of {path.name}, which holds one value a region.")
     image = load_image(path)
     data = image_data(image, path)
     shape = data.shape[:3]

@@ -14,7 +14,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import atomic, digest, read_table, write_text, write_tsv
 from bidsdnn.errors import DataError, OutputError
 from bidsdnn.result import Map, Result
-from bidsdnn.spaces import Volume
+from bidsdnn.spaces import Surface, Volume
 
 ENTITIES = {"sub": "01", "task": "t", "space": "MNI152NLin2009cAsym", "res": "2"}
 SPACE = Volume(np.ones((2, 2, 2), dtype=bool), np.eye(4))
@@ -134,3 +134,35 @@ def test_tables_read_back_equal(tmp_path):
 def test_the_hash_depends_on_content_and_not_on_order():
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+SHEET = Surface((np.arange(5) > 0, np.ones(4, dtype=bool)))
+
+
+def test_a_surfaces_two_files_come_together(out, monkeypatch):
+    entities = {"sub": "01", "task": "t", "space": "fsaverage", "den": "10k"}
+    one = Result("encoding", maps=(Map("pearsonr", np.ones((2, 8)), "n", {"Layers": ["x", "y"]}),))
+    out.save(one, SHEET, "hash", **entities)
+    names = sorted(path.name for path in (out.root / "sub-01" / "func").iterdir())
+    stem = "sub-01_task-t_hemi-{}_space-fsaverage_den-10k_model-n_stat-pearsonr_desc-encoding_statmap"
+    assert names == sorted(
+        [stem.format(side) + extension for side in "LR" for extension in (".func.gii", ".json")]
+        + ["sub-01_task-t_space-fsaverage_den-10k_desc-encoding_results.json"]
+    )
+    left, right = (next(out.root.rglob(f"{stem.format(side)}.func.gii")) for side in "LR")
+    np.testing.assert_array_equal(SHEET.read(left), np.ones((2, 8)))
+    listed = [(path.name, entities) for path, entities, _, _ in out.entries(below="sub-01")]
+    assert listed == [(left.name, {**entities, "model": "n", "stat": "pearsonr", "desc": "encoding"})]
+    before = {path: path.read_bytes() for path in (left, right)}
+
+    def half(self, path, values, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Surface, "write", half)
+    with pytest.raises(OutputError, match="No space left on device"):
+        out.save(one, SHEET, "other", **entities)
+    assert {path: path.read_bytes() for path in (left, right)} == before
+    assert sorted(path.name for path in (out.root / "sub-01" / "func").iterdir()) == names
+    right.unlink()
+    assert not out.current("encoding", "hash", **entities)

@@ -160,3 +160,14 @@ def test_nested_and_undescribed_derivatives_hold_surfaces(dataset, caplog):
     assert data.derivatives == {"fmriprep": prep}
     assert f"{prep}: no dataset_description.json" in caplog.text
     assert data.runs("01")[0].bold.name == "sub-01_task-x_run-1_hemi-L_space-fsaverage_bold.func.gii"
+
+
+def test_regions_time_series_are_found_by_a_filter(dataset):
+    derived(
+        dataset,
+        *(f"{STEM}_space-fsLR_atlas-{name}_den-91k_timeseries.ptseries.nii" for name in ("A", "B")),
+        f"{STEM}_space-T1w_desc-preproc_bold.nii.gz",
+    )
+    chosen = {"bold": {"suffix": "timeseries", "extension": ".ptseries.nii", "atlas": "B"}}
+    (run,) = open_dataset(dataset, filters=chosen).runs("01")
+    assert run.bold.name.endswith("_atlas-B_den-91k_timeseries.ptseries.nii")
