@@ -53,7 +53,8 @@ def condition(
     ----------
     bolds : sequence of R array-like, shape (T_r, V)
         Time series of each run: arrays, memory maps, or anything else with a ``shape`` that can be sliced
-        ``bold[:, a:b]``; a block of voxels is held at a time.
+        ``bold[:, a:b]``; a block of voxels is held at a time. (What a memory map has read stays in memory until it
+        is closed, so for many large runs a slice had better open it anew.)
     events : sequence of R DataFrame
         Columns ``onset`` and ``duration`` in seconds, and ``stimulus_id``.
     frame_times : sequence of R array-like, shape (T_r,)
@@ -95,11 +96,10 @@ def condition(
         series, usable = _usable_in_all(bolds, voxels, where)
         columns = np.arange(voxels.start, voxels.stop)[usable]
         if noise == "ols":
-            found = _total(operators.at(0.0), series)
+            found = operators(0.0) @ series
         else:
             own = operators.autocorrelation(series) if given is None else given[columns]
-            # The runs' operators side by side, and their series one below the other, are the sum over runs.
-            found, order = by_coefficient(own, torch.cat(series), lambda rho: torch.cat(operators.at(rho), dim=1))
+            found, order = by_coefficient(own, series, operators)
             columns = columns[order]
         place(values, rows, columns, found)
     return items, values
@@ -146,32 +146,23 @@ def stimulus_designs(
 
 
 class _Operators:
-    """The estimator of all runs at each AR(1) coefficient: an operator (S, T_r) for each run, to be summed."""
+    """The estimator of all runs at each AR(1) coefficient.
+
+    The runs' operators stand side by side (S, sum of T_r), so that the product with the runs' series one below the
+    other is the sum over runs.
+    """
 
     def __init__(self, designs: list[Design], where: torch.device) -> None:
         self.designs, self.where = designs, where
         self.steps = [np.diff(scans(design.frame_times)[1]) for design in designs]
         self.bases = [orthonormal(design.nuisance) for design in designs]
-        plain, estimable = _solve([design.x for design in designs], self.bases)
+        self.betas, estimable = _solve([design.x for design in designs], self.bases)
         recorded = np.any([design.recorded for design in designs], axis=0)
         self.estimable: Bool = estimable & recorded
-        self.betas = [self._tensor(operator) for operator in plain]
         self.rows = np.flatnonzero(self.estimable) * designs[0].x.shape[1]
-        self.kept = {0.0: [self._tensor(operator[self.rows]) for operator in plain]}
+        self.kept = {0.0: self._tensor(np.hstack(self.betas)[self.rows])}
 
-    def autocorrelation(self, series: Sequence[torch.Tensor]) -> Float:
-        """AR(1) coefficients (v,) of the residuals of all runs."""
-        betas = _total(self.betas, series)
-        sums = torch.zeros(3, series[0].shape[1], dtype=torch.float64, device=self.where)
-        for run, design, basis, steps in zip(series, self.designs, self.bases, self.steps, strict=True):
-            x, q = self._tensor(design.x.reshape(-1, design.x.shape[2])), self._tensor(basis)
-            residuals = run - x.T @ betas
-            residuals = residuals - q @ (q.T @ residuals)
-            energy, shared = lagged(residuals, steps)
-            sums += len(run) * torch.stack([energy, shared, mean_product(run, run)])
-        return binned(*sums)
-
-    def at(self, rho: float) -> list[torch.Tensor]:
+    def __call__(self, rho: float) -> torch.Tensor:
         """Operators of the estimable stimuli, for data that were not whitened."""
         if rho not in self.kept:
             pairs = list(zip(self.designs, self.steps, strict=True))
@@ -180,8 +171,21 @@ class _Operators:
             found = [whitening(one[self.rows], rho, steps) for one, steps in zip(found, self.steps, strict=True)]
             if len(self.kept) * sum(one.nbytes for one in found) > OPERATOR_BYTES:
                 self.kept = {0.0: self.kept[0.0]}
-            self.kept[rho] = [self._tensor(one) for one in found]
+            self.kept[rho] = self._tensor(np.hstack(found))
         return self.kept[rho]
+
+    def autocorrelation(self, series: torch.Tensor) -> Float:
+        """AR(1) coefficients (v,) of the residuals of all runs."""
+        betas = self._tensor(np.hstack(self.betas)) @ series
+        sums = torch.zeros(3, series.shape[1], dtype=torch.float64, device=self.where)
+        parts = series.split([len(design.frame_times) for design in self.designs])
+        for run, design, basis, steps in zip(parts, self.designs, self.bases, self.steps, strict=True):
+            x, q = self._tensor(design.x.reshape(-1, design.x.shape[2])), self._tensor(basis)
+            residuals = run - x.T @ betas
+            residuals -= q @ (q.T @ residuals)
+            energy, shared = lagged(residuals, steps)
+            sums += len(run) * torch.stack([energy, shared, mean_product(run, run)])
+        return binned(*sums)
 
     def _tensor(self, table: Float) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(table)).to(self.where)
@@ -203,15 +207,12 @@ def _solve(regressors: list[Float], bases: list[Float]) -> tuple[list[Float], Bo
     return [inverse @ table for table in left], reached[:, 0]
 
 
-def _usable_in_all(bolds: Sequence[Any], voxels: slice, where: torch.device) -> tuple[list[torch.Tensor], Bool]:
-    """Each run's time series (T_r, v) of the voxels that vary and are finite in every run, and which those are."""
+def _usable_in_all(bolds: Sequence[Any], voxels: slice, where: torch.device) -> tuple[torch.Tensor, Bool]:
+    """All runs' time series (sum of T_r, v) of voxels that vary and are finite in every run, and which those are."""
     found = [usable_series(bold, voxels, where) for bold in bolds]
     usable = np.logical_and.reduce([one for _, one in found])
-    return [series[:, torch.from_numpy(np.flatnonzero(usable[one])).to(where)] for series, one in found], usable
-
-
-def _total(operators: Sequence[torch.Tensor], series: Sequence[torch.Tensor]) -> torch.Tensor:
-    total = operators[0] @ series[0]
-    for operator, run in zip(operators[1:], series[1:], strict=True):
-        total += operator @ run
-    return total
+    parts = [
+        series if one.sum() == usable.sum() else series[:, torch.from_numpy(np.flatnonzero(usable[one])).to(where)]
+        for series, one in found
+    ]
+    return torch.cat(parts), usable
