@@ -16,7 +16,7 @@ import pandas as pd
 from bidsdnn.errors import DataError
 from bidsdnn.geometry import FEWEST_STIMULI, Regions, rsa
 from bidsdnn.lookup import summary
-from bidsdnn.methods.ceiling import split_half
+from bidsdnn.methods.ceiling import LOWEST_CEILING, normalized, split_half
 from bidsdnn.methods.models import Ridge
 from bidsdnn.methods.predict import cross_predict, kfold, prediction_operator, region_permutation
 from bidsdnn.methods.reduce import rotation
@@ -83,6 +83,7 @@ def encoding(
     seed: int,
     map: ParallelMap,
     device: str = "cpu",
+    ceiling: np.ndarray | None = None,
     n_splits: int = 10,
     inner_splits: int = 5,
 ) -> Result:
@@ -106,6 +107,8 @@ def encoding(
     map : callable
         Spreads layers over workers.
     device : str
+    ceiling : ndarray, shape (n_voxels,), optional
+        Highest r to be expected in each voxel; NaN where unknown.
     n_splits : int
         Folds.
     inner_splits : int
@@ -152,6 +155,7 @@ def encoding(
                     "pearsonr": _mean(score.pearsonr[inside]),
                     "r2": _mean(score.r2[inside]),
                     "p": p,
+                    **_normalized(score.pearsonr, ceiling, inside),
                 }
             )
             folds += [
@@ -169,6 +173,8 @@ def encoding(
             "CrossValidation": f"{n_splits} folds over stimuli, {inner_splits} folds within each training part",
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
             "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
+            "Ceiling": "square root of the reliability of the averaged responses; pearsonr_normalized is the ratio of "
+            f"a region's mean r to its mean ceiling, where that is at least {LOWEST_CEILING}",
             "Test": "permutations of stimulus labels, one-sided",
             "Permutations": permutations,
             "NumberOfStimuli": len(y),
@@ -191,6 +197,19 @@ def _thinned(regions: np.ndarray, *, seed: int) -> np.ndarray:
 def _mean(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
+
+
+def _normalized(r: np.ndarray, ceiling: np.ndarray | None, inside: np.ndarray) -> dict[str, float]:
+    """A region's mean ceiling, the ratio of its mean r to that, and how many voxels have hardly a ceiling."""
+    if ceiling is None:
+        return {}
+    known = inside & np.isfinite(ceiling)
+    highest = _mean(ceiling[known])
+    return {
+        "ceiling": highest,
+        "pearsonr_normalized": normalized(_mean(r[known]), highest),
+        "n_voxels_low_ceiling": int((ceiling[known] < LOWEST_CEILING).sum()),
+    }
 
 
 def _encoding_maps(groups: Sequence[Group], scores: Sequence[LayerScores]) -> list[Map]:

@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-v", "--verbose", action="count", help="say more; twice: everything")
     _add_data(p.add_argument_group("which data"))
     _add_networks(p.add_argument_group("stimuli and networks"))
+    _add_responses(p.add_argument_group("responses of the brain"))
     _add_analyses(p.add_argument_group("analyses"))
     _add_machine(p.add_argument_group("which machine"))
     return p
@@ -103,6 +104,9 @@ def _add_networks(g: Any) -> None:
     g.add_argument(*_names("--stimuli-dir"), metavar="PATH", help="default: BIDS_DIR/stimuli")
     g.add_argument(*_names("--stimulus-column"), metavar="NAME", help="column of events.tsv that names the stimuli")
     g.add_argument(
+        *_names("--stimulus-id-map"), metavar="TSV", help="columns id and filename, for ids that are no file names"
+    )
+    g.add_argument(
         *_names("--event-filter"), metavar="EXPR", help="events that are scored, as \"trial_type == 'object'\""
     )
     g.add_argument(
@@ -119,9 +123,39 @@ def _add_networks(g: Any) -> None:
     )
 
 
+def _add_responses(g: Any) -> None:
+    g.add_argument("--response", metavar="NAME", help="estimator, as in `--list responses` (default: lss)")
+    g.add_argument("--hrf", metavar="NAME", help='spm, glover, "spm + derivative", ... (default: spm)')
+    g.add_argument("--noise", choices=("ols", "ar1"), help="model of the noise in time (default: ols)")
+    g.add_argument(
+        "--confounds", nargs="+", metavar="NAME",
+        help="motion[-6|-12|-24], compcor, wm_csf, global_signal, ica_aroma, scrub, none; or columns, as `trans_*` "
+        "(default: motion)",
+    )  # fmt: skip
+    g.add_argument(
+        *_names("--fd-threshold"), type=float, metavar="MM", help="leave out volumes that moved more than this"
+    )
+    g.add_argument(
+        *_names("--dummy-scans"), type=int, metavar="N",
+        help="volumes left out at the start (default: those that fMRIPrep calls non-steady)",
+    )  # fmt: skip
+    g.add_argument(
+        *_names("--high-pass"), type=float, metavar="S",
+        help="slowest period kept, where the confounds have no cosines (default: 128)",
+    )  # fmt: skip
+    g.add_argument("--smoothing", type=float, metavar="FWHM", help="in mm, in the volume or along the surface")
+    g.add_argument(
+        "--standardize", choices=("none", "psc", "zscore"),
+        help="series in percent signal change, or z-scored by run (default: none)",
+    )  # fmt: skip
+    g.add_argument(
+        *_names("--slice-time-ref"), type=float, metavar="FRACTION",
+        help="of the TR, at which volumes show, where the sidecar has no StartTime",
+    )  # fmt: skip
+
+
 def _add_analyses(g: Any) -> None:
     g.add_argument("--analysis", nargs="+", metavar="NAME", help="default: encoding rsa")
-    g.add_argument("--response", metavar="NAME", help="estimator of single-trial responses, lss or lsa (default: lss)")
     g.add_argument("--rdm", nargs="+", metavar="NAME=PATH", help="measured RDMs, a file a region, in place of brains")
     g.add_argument(*_names("--rdm-metric"), metavar="NAME", help="distance between stimuli (default: correlation)")
     g.add_argument(
@@ -250,19 +284,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status, as the documentation lists them.
     """
     arguments = parser().parse_intermixed_args(argv)
-    return _guarded(lambda: _run(arguments, list(argv if argv is not None else sys.argv[1:])))
+    return guarded(lambda: _run(arguments, list(argv if argv is not None else sys.argv[1:])))
 
 
 def _run(arguments: argparse.Namespace, argv: list[str]) -> int:
     if getattr(arguments, "list_what", None):
-        _single_threaded()
+        single_threaded()
         from bidsdnn.listing import listing
 
         print("\n".join(listing(arguments.list_what, getattr(arguments, "network", ["alexnet"]))))
         return 0
     values = settings(arguments)
     # Numerical libraries read these once, when they are imported: after this line and not before.
-    _single_threaded()
+    single_threaded()
     from bidsdnn.config import resolve_config
 
     config = resolve_config(values, origin=getattr(arguments, "config_file", None) or "")
@@ -291,7 +325,8 @@ def _status(outcomes: Sequence[Any], out_dir: Path) -> int:
     return codes.pop() if len(failed) == len(outcomes) and len(codes) == 1 else 1
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int]) -> int:
+    """Run a command; errors of the user's making are one line and an exit status."""
     try:
         return work()
     except BidsdnnError as error:
@@ -306,7 +341,7 @@ def _guarded(work: Callable[[], int]) -> int:
         return 130
 
 
-def _single_threaded() -> None:
+def single_threaded() -> None:
     """Sums and decompositions differ in their last bits with the number of threads: all work is spread by process."""
     for name in KERNEL_THREADS:
         os.environ[name] = "1"
@@ -327,65 +362,3 @@ def _log_to_stderr(verbose: int) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def demo(argv: Sequence[str] | None = None) -> int:
-    """Run ``bidsdnn-demo``: write a small BIDS dataset whose truth is known.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
-    p = argparse.ArgumentParser(prog="bidsdnn-demo", description="Write a BIDS dataset with planted truth.")
-    p.add_argument("folder", metavar="DIR", type=Path, help="where; must not exist, or be empty")
-    p.add_argument("--participants", type=int, default=3, help="default: 3")
-    p.add_argument("--stimuli", type=int, default=48, help="default: 48")
-    p.add_argument("--spaces", nargs="+", default=["volume"], help="of volume, surface, cifti; default: volume")
-    p.add_argument("--seed", type=int, default=0, help="default: 0")
-    a = p.parse_args(argv)
-
-    def write() -> int:
-        _single_threaded()
-        from bidsdnn.demo import write_demo
-
-        path = write_demo(
-            a.folder, participants=a.participants, stimuli=a.stimuli, spaces=tuple(a.spaces), seed=a.seed, progress=True
-        )
-        print(path)
-        return 0
-
-    return _guarded(write)
-
-
-def fetch(argv: Sequence[str] | None = None) -> int:
-    """Run ``bidsdnn-fetch``: download weights for machines without internet.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
-    p = argparse.ArgumentParser(prog="bidsdnn-fetch", description="Download weights for machines without internet.")
-    p.add_argument("network", nargs="+", metavar="NETWORK[@WEIGHTS]", help="names, as in `bidsdnn --list networks`")
-    p.add_argument("--dir", type=Path, help="default: torch's cache; else set TORCH_HOME=DIR where bidsdnn runs")
-    a = p.parse_args(argv)
-
-    def download() -> int:
-        from bidsdnn.networks.zoo import fetch_weights
-
-        for path in fetch_weights(a.network, folder=a.dir, progress=True):
-            print(path)
-        if a.dir is not None:
-            print(f"export TORCH_HOME={a.dir.absolute()}")
-        return 0
-
-    return _guarded(download)

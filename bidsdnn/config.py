@@ -56,6 +56,29 @@ class NetworkSpec(BaseModel):
         return cls(name=name, weights=own or weights, alias=alias or None)
 
 
+class EventEdits(BaseModel):
+    """How the names in one column of the events are changed before anything reads them: split, renamed, merged.
+
+    Each step sees the names that the one before left. ``split`` adds the value of another column to a name, as
+    ``face_male``; where that value is missing the name stays.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    column: str = "trial_type"
+    split: dict[str, str] = Field(default_factory=dict)
+    rename: dict[str, str] = Field(default_factory=dict)
+    merge: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _once(self) -> EventEdits:
+        merged = [name for names in self.merge.values() for name in names]
+        twice = next((name for name in merged if merged.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"events.merge: {twice!r} is merged twice; name it once")
+        return self
+
+
 class Config(BaseModel):
     """Everything that was asked; each field is the flag of the same name."""
 
@@ -82,7 +105,9 @@ class Config(BaseModel):
     # stimuli and networks
     stimuli_dir: Path | None = None
     stimulus_column: str | None = None
+    stimulus_id_map: Path | None = None
     event_filter: str | None = None
+    events: EventEdits = EventEdits()
     network: tuple[str, ...] = ("alexnet",)
     weights: str = "DEFAULT"
     layer: tuple[str, ...] = ()
@@ -90,8 +115,15 @@ class Config(BaseModel):
 
     # analyses
     response: str = "lss"
-    hrf: Literal["spm", "glover"] = "spm"
+    hrf: str = "spm"
+    noise: Literal["ols", "ar1"] = "ols"
+    confounds: tuple[str, ...] = ("motion",)
+    fd_threshold: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    dummy_scans: int | None = Field(default=None, ge=0)
     high_pass: float = Field(default=128.0, gt=0, allow_inf_nan=False)
+    smoothing: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    standardize: Literal["none", "psc", "zscore"] = "none"
+    slice_time_ref: float | None = Field(default=None, ge=0, le=1)
     analysis: tuple[str, ...] = ("encoding", "rsa")
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
     rdm: dict[str, Path] = Field(default_factory=dict)
@@ -112,7 +144,9 @@ class Config(BaseModel):
     verbose: int = Field(default=0, ge=0)
     notrack: bool = False
 
-    @field_validator("bids_dir", "out_dir", "bids_database_dir", "work_dir", "stimuli_dir", "bids_filter_file")
+    @field_validator(
+        "bids_dir", "out_dir", "bids_database_dir", "work_dir", "stimuli_dir", "bids_filter_file", "stimulus_id_map"
+    )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and path.expanduser().absolute()
@@ -121,6 +155,11 @@ class Config(BaseModel):
     @classmethod
     def _absolute_weights(cls, text: str) -> str:
         return _absolute_file(text)
+
+    @field_validator("response")
+    @classmethod
+    def _absolute_response(cls, text: str) -> str:
+        return _absolute_name(text)
 
     @field_validator("network", "analysis")
     @classmethod
@@ -165,6 +204,8 @@ class Config(BaseModel):
             )
         if "none" in self.network and len(self.network) > 1:
             raise ValueError("network: `none` stands alone; leave it out, or leave out the others")
+        if "none" in self.confounds and len(self.confounds) > 1:
+            raise ValueError("confounds: `none` stands alone; leave it out, or leave out the others")
         return self
 
     @property

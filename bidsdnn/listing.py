@@ -33,7 +33,7 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
         return [line for text in networks for line in _layers(text)]
     tables: dict[str, Any] = {
         "analyses": ANALYSES,
-        "responses": responses.RESPONSES,
+        "responses": {**responses.RESPONSES, **responses.ACROSS_RUNS},
         "dissimilarities": METRICS,
         "similarities": similarity.SIMILARITIES,
         "models": models.MODELS,

@@ -1,36 +1,66 @@
-"""What is modelled beside the trials: motion, slow drifts, and events that are not scored."""
+"""What is modelled beside the trials (motion, drifts, events that are not scored), and which volumes are left out."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from bidsdnn.bids.confounds import chosen_columns, framewise_displacement, non_steady_state, read_confounds
 from bidsdnn.bids.dataset import Run
-from bidsdnn.bids.events import read_tsv
+from bidsdnn.bids.files import read_json, sidecar_path
 from bidsdnn.errors import DataError
 from bidsdnn.methods.responses import high_pass, trial_regressors
 
-logger = logging.getLogger(__name__)
-
-MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
-
-
-OLD_MOTION = ("X", "Y", "Z", "RotX", "RotY", "RotZ")
-
-
 # Rest is what the constant models; as a regressor beside all trials it would be collinear with them.
-BASELINE = {"rest", "fixation", "fix", "baseline", "blank", "iti", "isi", "n/a", ""}
+BASELINE = {"rest", "fixation", "fix", "baseline", "iti", "isi", "n/a", ""}
+FEWEST_FREE = 10
+"""Volumes that must be left beside as many as there are confounds, where some are left out."""
+
+SCRUB_MM = 0.5
+"""Framewise displacement above which ``--confounds scrub`` leaves a volume out (nilearn's threshold)."""
 
 
-HEAD_RADIUS_MM = 50.0
+@dataclass(frozen=True, eq=False)
+class Nuisance:
+    """What is modelled beside the trials of a run.
+
+    Parameters
+    ----------
+    regressors : DataFrame, n_volumes rows
+        Without a constant.
+    displacement : ndarray, shape (n_volumes,)
+        Framewise displacement in millimetres; NaN where unknown.
+    left_out : ndarray of str, shape (n_volumes,)
+        Why a volume is left out of the fit; empty where it is not.
+    period : float
+        Longest period kept, in seconds; NaN where the file has its own cosines.
+    """
+
+    regressors: pd.DataFrame
+    displacement: np.ndarray
+    left_out: np.ndarray
+    period: float
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which volumes are fitted, shape (n_volumes,)."""
+        return np.asarray(self.left_out == "")
 
 
 def confounds(
-    run: Run, n_volumes: int, frame_times: np.ndarray, *, period: float
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Six motion parameters and slow cosines, as fMRIPrep wrote them or computed where it did not.
+    run: Run,
+    n_volumes: int,
+    frame_times: np.ndarray,
+    *,
+    period: float,
+    names: Sequence[str] = ("motion",),
+    fd_threshold: float | None = None,
+    dummy_scans: int | None = None,
+) -> Nuisance:
+    """Confounds as they were asked for, and slow cosines, as fMRIPrep wrote them or computed where it did not.
 
     Parameters
     ----------
@@ -40,67 +70,64 @@ def confounds(
         Seconds.
     period : float
         Longest period kept, in seconds, where the file holds no cosines.
+    names : sequence of str
+        Strategies, columns and patterns.
+    fd_threshold : float, optional
+        Volumes with a higher framewise displacement, in millimetres, are left out of the fit.
+    dummy_scans : int, optional
+        Volumes at the start that are left out; by default those that the file calls not steady.
 
     Returns
     -------
-    regressors : ndarray, shape (n_volumes, c)
-        Without a constant.
-    framewise_displacement : ndarray, shape (n_volumes,)
-        Millimetres (Power et al. 2012); NaN where unknown.
-    period : float
-        Of the file's cosines: NaN.
+    Nuisance
 
     Raises
     ------
     DataError
-        If the file has another number of rows than the bold has volumes.
+        If the file has another number of rows than the bold has volumes, lacks what was asked for, or leaves too few
+        volumes to fit.
     """
+    limit = SCRUB_MM if fd_threshold is None and "scrub" in names else fd_threshold
     cosines = high_pass(frame_times, period)
-    unknown = np.full(n_volumes, np.nan)
-    if run.confounds is None:
-        return cosines, unknown, period
-    table = read_tsv(run.confounds)
-    if len(table) != n_volumes:
+    drifts = pd.DataFrame(cosines, columns=[f"cosine{i:02d}" for i in range(cosines.shape[1])])
+    left_out = np.full(n_volumes, "", dtype=object)
+    displacement = np.full(n_volumes, np.nan)
+    regressors = drifts
+    if run.confounds is not None:
+        table = read_confounds(run.confounds, n_volumes=n_volumes, bold=run.bold)
+        own = [column for column in table.columns if column.startswith("cosine")]
+        metadata = read_json(sidecar_path(run.confounds))
+        regressors = chosen_columns(table, [*names, *own], path=run.confounds, metadata=metadata)
+        displacement = framewise_displacement(table)
+        if dummy_scans is None:
+            left_out[non_steady_state(table)] = "not in steady state"
+        if own:
+            period = float("nan")
+        else:
+            regressors = pd.concat([regressors, drifts], axis=1)
+    if limit is not None:
+        if not np.isfinite(displacement).any():
+            where = run.confounds or run.bold
+            raise DataError(f"{where}: no framewise displacement for --fd-threshold; leave the threshold out")
+        left_out[(left_out == "") & (np.nan_to_num(displacement) > limit)] = f"moved by more than {limit:g} mm"
+    left_out[: dummy_scans or 0] = "dummy scan"
+    found = Nuisance(regressors, displacement, left_out, period)
+    _check_volumes(run, found)
+    return found
+
+
+def _check_volumes(run: Run, found: Nuisance) -> None:
+    """Where volumes are left out, some must be left over from what the confounds explain."""
+    n_confounds, left = found.regressors.shape[1], int(found.kept.sum())
+    if left < len(found.kept) and left < n_confounds + FEWEST_FREE:
         raise DataError(
-            f"{run.confounds}: {len(table)} rows for the {n_volumes} volumes of {run.bold.name}; "
-            "run fMRIPrep on this run again"
+            f"{run.bold}: {left} of {len(found.kept)} volumes are left for {n_confounds} confounds; raise "
+            "--fd-threshold, ask for fewer --confounds, or leave out the run with --run-label"
         )
-    motion = next((list(columns) for columns in (MOTION, OLD_MOTION) if set(columns) <= set(table.columns)), [])
-    if not motion:
-        raise DataError(f"{run.confounds}: no motion parameters ({', '.join(MOTION)}); give the confounds of fMRIPrep")
-    own = [column for column in table.columns if column.startswith("cosine")]
-    parameters = _fmriprep_confounds(run) if own else None
-    numbers = table[motion].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
-    if not np.isfinite(numbers).all():
-        raise DataError(f"{run.confounds}: motion parameters with gaps; run fMRIPrep on this run again")
-    regressors = parameters if parameters is not None else np.hstack([numbers, cosines])
-    column = next((c for c in ("framewise_displacement", "FramewiseDisplacement") if c in table), None)
-    if column is not None:
-        displacement = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
-    else:
-        steps = np.abs(np.diff(numbers, axis=0, prepend=numbers[:1]))
-        turning = [position for position, name in enumerate(motion) if name.lower().startswith("rot")]
-        steps[:, turning] *= HEAD_RADIUS_MM
-        displacement = steps.sum(axis=1)
-    return regressors, displacement, float("nan") if own else period
 
 
-def _fmriprep_confounds(run: Run) -> np.ndarray | None:
-    """Motion and cosines by nilearn's own reading of fMRIPrep's files; None for confounds it does not know."""
-    from nilearn.interfaces.fmriprep import load_confounds
-
-    if run.confounds is None or run.confounds.parent != run.bold.parent or "desc-confounds" not in run.confounds.name:
-        return None
-    try:
-        table, _ = load_confounds(str(run.bold), strategy=("motion", "high_pass"), motion="basic", demean=True)
-    except ValueError as error:
-        logger.warning("%s: nilearn does not read it (%s); its columns are read by name", run.confounds, error)
-        return None
-    return table.to_numpy(dtype=float)
-
-
-def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str) -> np.ndarray:
-    """One regressor for each kind of event that is not scored, such as catch trials.
+def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str) -> pd.DataFrame:
+    """One regressor for each kind of event that is not scored, such as catch and blank trials.
 
     Parameters
     ----------
@@ -112,11 +139,12 @@ def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str) 
 
     Returns
     -------
-    ndarray, shape (n_volumes, kinds)
+    DataFrame, shape (n_volumes, kinds)
+        Kinds that are rest have no regressor.
     """
     others = events[~events["trial"]]
     kinds = others.get("trial_type", pd.Series("other", index=others.index)).fillna("n/a").astype(str)
-    columns = []
+    columns = {}
     for kind in sorted(set(kinds)):
         if kind.lower() not in BASELINE:
             rows = others[kinds == kind]
@@ -126,5 +154,5 @@ def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str) 
                 frame_times=frame_times,
                 hrf=hrf,
             )
-            columns.append(each.sum(axis=1))
-    return np.column_stack(columns) if columns else np.empty((len(frame_times), 0))
+            columns[f"event_{kind}"] = each.sum(axis=1)
+    return pd.DataFrame(columns, index=range(len(frame_times)))

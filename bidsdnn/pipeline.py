@@ -14,12 +14,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from bidsdnn import activations, grouplevel, reports
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability
 from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
 from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.meshes import find_meshes
 from bidsdnn.bids.stimulus_index import StimulusIndex
@@ -33,7 +36,7 @@ from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
 from bidsdnn.published import group_labels, published
 from bidsdnn.responses import responses, shared_entities
-from bidsdnn.single_trials import Estimation, Task
+from bidsdnn.single_trials import Task
 from bidsdnn.spaces import shared_space
 from bidsdnn.study import (
     Participant,
@@ -41,6 +44,7 @@ from bidsdnn.study import (
     about,
     all_stimuli,
     check_configuration,
+    estimation_of,
     extract,
     extract_stimuli,
     jobs,
@@ -82,7 +86,8 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         if config.reports_only and not config.dry_run:
             return _rebuild(config, derivatives, dataset, announce)
         networks = activations.build_networks(config) if config.analysis_level != "group" else []
-        index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir)
+        id_map = read_id_map(config.stimulus_id_map) if config.stimulus_id_map else {}
+        index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir, id_map=id_map)
         reads_brains = config.analysis_level != "group" and not config.rdm
         loaded = load_participants(config, dataset, index) if reads_brains else []
         if config.analysis_level != "group" and loaded and all(one.error is not None for one in loaded):
@@ -215,13 +220,16 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     masks = [meshes.cortex[0]] if meshes.cortex else [run.mask for run in runs if run.mask]
     space, warnings = shared_space([run.bold for run in runs], masks, meshes=meshes.folded)
     entities = shared_entities(runs)
-    estimation = Estimation(config.response, config.hrf, config.high_pass)
+    estimation, device = estimation_of(config), str(torch_device(config.device))
     tasks = [
-        Task(run, one.shown.events[run.events], space, estimation, out, entities)
+        Task(run, one.shown.events[run.events], space, estimation, out, entities, device)
         for run in runs if run.events is not None
     ]  # fmt: skip
     left_out = notes(config, one)
-    brain, reliable, content = responses(tasks, sidecar=about(study, one, left_out, meshes), map=study.map)
+    brain, reliable, content = responses(
+        tasks, sidecar=about(study, one, left_out, meshes), work_dir=config.work_dir,
+        map=study.map if device == "cpu" else serial,
+    )  # fmt: skip
     warnings += [f"{run.name}: no confounds file; motion was not modelled" for run in runs if run.confounds is None]
     warnings += [text for run in runs for text in run.warnings]
     for warning in dict.fromkeys([*warnings, *left_out]):
@@ -246,6 +254,7 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
                 x,
                 brain,
                 regions,
+                ceiling=np.sqrt(np.clip(reliable, 0, None)),
                 content=digest({"y": content, "x": [made for _, made in features]}),
                 entities=entities,
             )
@@ -259,6 +268,7 @@ def analyse(
     y: Patterns,
     regions: Regions,
     *,
+    ceiling: np.ndarray,
     content: str,
     entities: Mapping[str, str],
 ) -> None:
@@ -273,6 +283,8 @@ def analyse(
         A network's table and a brain's.
     regions : mapping
         By atlas.
+    ceiling : ndarray, shape (n_voxels,)
+        Highest r to be expected.
     content : str
         Hash of what the tables and regions depend on.
     entities : mapping
@@ -287,7 +299,7 @@ def analyse(
         "metric": config.rdm_metric,
         "comparisons": config.rdm_comparison,
         "radius": config.radius,
-        "regions": regions, "permutations": config.permutations,
+        "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]),
     }  # fmt: skip
     taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
@@ -306,7 +318,7 @@ def analyse(
         result = function(x, y, **taken, **own)
     except ValueError as error:
         raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
-    made_by = {"response": config.response, "hrf": config.hrf, "high_pass": config.high_pass, "parameters": own}
+    made_by = {**vars(estimation_of(config)), "parameters": own}
     chosen = {key: getattr(config, key) for key in ("event_filter", "stimulus_column", "session_label", "run_label")}
     sources = [
         study.derivatives.uri(

@@ -1,33 +1,65 @@
 """From the responses to trials to one response per stimulus.
 
 Runs are estimated by workers, each on its own; the parent z-scores the trials within runs and averages those of a
-stimulus.
+stimulus. A model of all runs takes the place of both where one was asked for.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bidsdnn.across_runs import Joint, estimate_jointly
 from bidsdnn.bids.dataset import Run
 from bidsdnn.bids.files import digest, read_table
 from bidsdnn.bids.runs import SPACE
 from bidsdnn.errors import DataError
 from bidsdnn.lookup import resolve, summary
-from bidsdnn.methods.ceiling import split_half
-from bidsdnn.methods.responses import RESPONSES
+from bidsdnn.methods.ceiling import ncsnr, split_half
+from bidsdnn.methods.reduce import blocks
+from bidsdnn.methods.responses import ACROSS_RUNS, RESPONSES, standardized
+from bidsdnn.nuisance import SCRUB_MM
 from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
-from bidsdnn.single_trials import Task, betas_path, estimate_run, input_digest, spaceless, trials_of
+from bidsdnn.recordings import BLOCK, Task
+from bidsdnn.single_trials import UNITS, betas_path, design_of, estimate_run, input_digest, spaceless, trials_of
 
 logger = logging.getLogger(__name__)
 
+ESTIMATORS: dict[str, Any] = {**RESPONSES, **ACROSS_RUNS}
+
+JOINT_MAPS = {
+    "hrf": "Response of the library that fits best, counted from 1",
+    "r2": "Share of variance that the model explains, nuisance aside",
+    "onoffr2": "Share of variance that one regressor of all trials explains",
+    "fraction": "Length of the responses as a share of that without ridge",
+    "noisepool": "Voxels whose components were modelled as noise",
+}
+
 ANNOTATIONS = ("Notes", "Anatomy", "Mesh", "InflatedMesh")
 """Keys of the quality table's sidecar that no number depends on."""
+
+STRATEGY_WORDS = {
+    "motion": "six motion parameters",
+    "motion-6": "six motion parameters",
+    "motion-12": "six motion parameters and their derivatives",
+    "motion-24": "six motion parameters, their derivatives and the squares of both",
+    "wm_csf": "mean signals of white matter and cerebrospinal fluid",
+    "global_signal": "the global signal",
+    "compcor": "components of CompCor",
+    "acompcor": "components of anatomical CompCor",
+    "tcompcor": "components of temporal CompCor",
+    "ica_aroma": "components that ICA-AROMA calls motion",
+}
+"""Strategies in the words of the Methods."""
 
 
 def shared_entities(runs: Sequence[Run]) -> dict[str, str]:
@@ -48,10 +80,30 @@ def shared_entities(runs: Sequence[Run]) -> dict[str, str]:
     return entities | {key: first[key] for key in SPACE if key in first}
 
 
-def average_runs(tasks: Sequence[Task]) -> tuple[Patterns, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """Responses to stimuli, and how far their repeats agree.
+
+    Parameters
+    ----------
+    patterns : Patterns
+        One item a stimulus, in sorted order, with ``n_repeats``.
+    reliability : ndarray, shape (size,)
+        Of the responses averaged over repeats, by split halves.
+    ncsnr : ndarray, shape (size,), or None
+        Signal-to-noise ratio of a trial, from the variance of repeats.
+    """
+
+    patterns: Patterns
+    reliability: np.ndarray
+    ncsnr: np.ndarray | None = None
+
+
+def average_runs(tasks: Sequence[Task]) -> Averaged:
     """Z-score each run's responses and average them over the trials of each stimulus.
 
-    Reliability comes from the same pass: trials of a stimulus go alternately to two halves.
+    Reliability comes from the same pass: trials of a stimulus, whatever run or session they are in, go alternately to
+    two halves.
 
     Parameters
     ----------
@@ -60,10 +112,7 @@ def average_runs(tasks: Sequence[Task]) -> tuple[Patterns, np.ndarray]:
 
     Returns
     -------
-    patterns : Patterns
-        One item a stimulus, in sorted order, with ``n_repeats``.
-    reliability : ndarray, shape (size,)
-        Split-half correlation over stimuli, corrected to the full number of repeats.
+    Averaged
     """
     values, ids = [], []
     for task in tasks:
@@ -74,29 +123,102 @@ def average_runs(tasks: Sequence[Task]) -> tuple[Patterns, np.ndarray]:
             # A single trial has no spread to be scored by.
             logger.warning("sub-%s: %s has one usable trial and was left out", task.run.sub, task.run.name)
             continue
-        betas = betas[keep]
-        centred = betas - betas.mean(axis=0, dtype=np.float64).astype(np.float32)
-        spread = centred.std(axis=0, dtype=np.float64).astype(np.float32)
-        values.append(np.divide(centred, spread, out=np.full_like(centred, np.nan), where=spread > 0))
+        values.append(standardized(betas[keep]))
         ids.extend(trials.loc[keep, "stim_id"].tolist())
     if not values or not np.isfinite(table := np.vstack(values)).all(axis=0).any():
         raise DataError(
             f"sub-{tasks[0].run.sub}: no voxel has responses that vary in every run; check masks and events"
         )
+    stimulus = np.asarray(ids, dtype=str)
+    reliability, snr = (np.empty(table.shape[1]) for _ in range(2))
+    for voxels in blocks(table.shape[1], BLOCK):
+        reliability[voxels], snr[voxels] = split_half(table[:, voxels], stimulus), ncsnr(table[:, voxels], stimulus)
     patterns = Patterns(pd.DataFrame({"stimulus_id": ids}), (Group("brain", table),), tasks[0].space)
-    return patterns.average(), split_half(table, np.asarray(ids, dtype=str))
+    return Averaged(patterns.average(), reliability, snr)
+
+
+def is_joint(response: str) -> bool:
+    """Whether an estimator takes all runs at once; a user's own does if it has a parameter ``bolds``."""
+    estimator = resolve(response, ESTIMATORS)
+    return response in ACROSS_RUNS or "bolds" in inspect.signature(estimator).parameters
+
+
+def _estimated(tasks: Sequence[Task], *, map: Map, work_dir: Path | None) -> tuple[Averaged, Joint]:
+    """Responses to stimuli, and what is known of each run."""
+    label = f"sub-{tasks[0].run.sub} responses"
+    if not is_joint(tasks[0].estimation.response):
+        found = map(estimate_run, tasks, label=label)
+        return average_runs(tasks), Joint(found)
+    joint = estimate_jointly(tasks, map=map, work_dir=work_dir)
+    if joint.items is None or joint.values is None or joint.reliability is None:
+        return average_runs(tasks), joint
+    if not np.isfinite(joint.values).all(axis=0).any():
+        raise DataError(f"sub-{tasks[0].run.sub}: no voxel has a response to every stimulus; check masks and events")
+    patterns = Patterns(joint.items, (Group("brain", joint.values),), tasks[0].space)
+    return Averaged(patterns, joint.reliability), joint
+
+
+def methods_text(tasks: Sequence[Task]) -> str:
+    """What was done to the series, in sentences for the report.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Of one participant.
+
+    Returns
+    -------
+    str
+    """
+    estimation = tasks[0].estimation
+    sentences = [summary(resolve(estimation.response, ESTIMATORS))]
+    beside = f"{_modelled(tasks)} were modelled beside them."
+    if estimation.response in ("fir", "window", "glmsingle"):
+        sentences.append(beside[0].upper() + beside[1:])
+    else:
+        sentences.append(f"Events were convolved with the {estimation.hrf} response; {beside}")
+    limit = SCRUB_MM if estimation.fd_threshold is None and "scrub" in estimation.confounds else estimation.fd_threshold
+    if limit is not None:
+        sentences.append(f"Volumes with a framewise displacement above {limit:g} mm were left out of the fit.")
+    if estimation.noise == "ar1":
+        sentences.append("Noise was modelled as autoregressive of order 1.")
+    if estimation.smoothing:
+        sentences.append(f"Images were smoothed with a kernel of {estimation.smoothing:g} mm (FWHM).")
+    scaled = {"psc": "percent signal change", "zscore": "standard deviations"}
+    if estimation.standardize in scaled:
+        sentences.append(f"Each voxel's series was expressed in {scaled[estimation.standardize]} within runs.")
+    if estimation.response == "condition":
+        sentences.append("Reliability is that of the same model of odd and of even runs.")
+    else:
+        sentences.append("Responses were z-scored within runs and averaged over the trials of a stimulus.")
+    return " ".join(sentences)
 
 
 def _modelled(tasks: Sequence[Task]) -> str:
     """What stood in the model beside the trials, in words."""
     with_motion = sum(task.run.confounds is not None for task in tasks)
     some = "" if with_motion == len(tasks) else f" (in {with_motion} of {len(tasks)} runs)"
-    motion = [f"six motion parameters{some}"] if with_motion else []
+    names = [STRATEGY_WORDS.get(name, name) for name in tasks[0].estimation.confounds if name not in ("none", "scrub")]
+    motion = [f"{', '.join(names)}{some}"] if with_motion and names else []
     others = ["events that are not scored"] if any((~task.events["trial"]).any() for task in tasks) else []
     return " and ".join([*motion, "slow cosines", *others])
 
 
-def responses(tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map) -> tuple[Patterns, np.ndarray, str]:
+def _write_run_tables(first: Task, found: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Write what is known of each volume, and of each trial without response, of all runs."""
+    out, written = first.derivatives, []
+    for key, text in (
+        ("volumes", "Motion of each volume, and why it was left out of the fit; empty where it was not"),
+        ("dropped", "Trials without a response, and why"),
+    ):
+        path = out.path("results", ".tsv", **first.entities, desc=key)
+        written.append(out.write_table(path, pd.concat([one[key] for one in found]), {"Description": text}))
+    return written
+
+
+def responses(
+    tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map, work_dir: Path | None = None
+) -> tuple[Patterns, np.ndarray, str]:
     """Responses of one participant to each stimulus, read if they are there and computed if not.
 
     Parameters
@@ -107,13 +229,15 @@ def responses(tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map) ->
         Further keys of the quality table's JSON file.
     map : callable
         Spreads runs over workers.
+    work_dir : Path, optional
+        Folder for scratch files.
 
     Returns
     -------
     patterns : Patterns
         One item a stimulus.
     reliability : ndarray, shape (size,)
-        Of `average_runs`.
+        Of the responses averaged over repeats.
     content : str
         Hash of everything the responses depend on.
     """
@@ -122,85 +246,109 @@ def responses(tasks: Sequence[Task], *, sidecar: Mapping[str, Any], map: Map) ->
     numbers = {key: value for key, value in sidecar.items() if key not in ANNOTATIONS}
     content = digest({"runs": map(input_digest, tasks), "sidecar": numbers})
     quality = out.path("results", ".tsv", **entities, desc="quality")
-    paths = {
-        key: out.image_path("statmap", first.space, **entities, stat=stat, desc=desc)
-        for key, stat, desc in (
-            ("effect", "effect", "condition"),
-            ("reliability", "reliability", "condition"),
-            ("noiseceiling", "noiseceiling", "condition"),
-            ("mean", "mean", "quality"),
-            ("tsnr", "tsnr", "quality"),
-        )
-    }
-    items_path = out.path("trials", ".tsv", **spaceless(entities), desc="condition")
     if out.current("condition", content, **entities):
         logger.info("sub-%s: responses are up to date", entities["sub"])
         out.annotate(quality, sidecar)
-        items = read_table(items_path).rename(columns={"stim_id": "stimulus_id"})
         try:
-            patterns = Patterns(items, (Group("brain", first.space.read(paths["effect"])),), first.space)
-            return patterns, first.space.read(paths["reliability"])[0], content
+            return *_read(first), content
         except (DataError, ValueError) as error:
             logger.warning("sub-%s: %s; computed again", entities["sub"], error)
-    found = map(estimate_run, tasks, label=f"sub-{entities['sub']} responses")
-    patterns, reliability = average_runs(tasks)
+    averaged, joint = _estimated(tasks, map=map, work_dir=work_dir)
+    once = int((averaged.patterns.items["n_repeats"] == 1).sum())
+    warned = [text for one in joint.found for text in one["warnings"]]
+    for warning in dict.fromkeys([*warned, *joint.left_out]):
+        logger.warning("sub-%s: %s", entities["sub"], warning)
     estimation = first.estimation
-    methods = (
-        f"{summary(resolve(estimation.response, RESPONSES))} Events were convolved with the {estimation.hrf} response; "
-        f"{_modelled(tasks)} were modelled beside them. Responses were z-scored within runs and averaged over the "
-        "trials of a stimulus."
-    )
     # A user's own estimator is cited by the user.
-    cited = [estimation.response] if estimation.response in RESPONSES else []
+    cited = [estimation.response] if estimation.response in ESTIMATORS else []
+    cited += ["ar1"] if estimation.noise == "ar1" else []
     cited += ["fmriprep"] if first.run.source != "raw" else []
     common = {
         **sidecar,
         "ConfigurationHash": content,
         "Estimation": vars(estimation),
-        "Methods": methods,
+        "Methods": methods_text(tasks),
+        "StimuliSeenOnce": once,
+        "Omitted": [*warned, *joint.left_out, *_seen_once(once, len(averaged.patterns))],
         "References": ["bids", "bids-apps", "pybids", "nibabel", "nilearn", "numpy", *cited],
     }
-    out.write_table(
-        items_path,
-        patterns.items.rename(columns={"stimulus_id": "stim_id"}),
-        {"Description": "Stimuli, one row a volume of the statmap beside it"},
-    )
-    out.write_map(
-        paths["effect"],
-        patterns.values,
-        first.space,
-        {
-            **common,
-            "Description": "Mean over trials of responses z-scored within runs",
-            "Units": "z",
-            "VolumeAxis": "stimulus",
-            "TrialsFile": out.uri(items_path),
-        },
-        maps=patterns.ids,
-    )
-    out.write_map(
-        paths["reliability"],
-        reliability,
-        first.space,
-        {**common, "Description": "Split-half reliability over stimuli, Spearman-Brown corrected", "Units": "r"},
-    )
-    out.write_map(
-        paths["noiseceiling"],
-        np.sqrt(np.clip(reliability, 0, None)),
-        first.space,
-        {**common, "Description": "Highest r to be expected: the square root of the reliability", "Units": "r"},
-    )
+    written = _write(first, averaged, joint, common)
+    designs = [os.path.relpath(design_of(task), quality.parent) for task in tasks]
+    out.write_table(quality, pd.DataFrame([one["quality"] for one in joint.found]), {**common, "DesignFiles": designs})
+    written += _write_run_tables(first, joint.found)
+    written += [betas_path(task) for task in tasks] if joint.items is None else []
+    out.write_receipt("condition", written, common, **entities)
+    return averaged.patterns, averaged.reliability.astype(np.float32), content
+
+
+def _seen_once(once: int, n_stimuli: int) -> list[str]:
+    if not once:
+        return []
+    how = "all" if once == n_stimuli else f"{once:,} of {n_stimuli:,}"
+    return [f"Stimuli shown once: {how}; they are analysed, and reliability rests on the others."]
+
+
+def _condition_paths(task: Task) -> dict[str, Path]:
+    """Where the maps of responses to stimuli are, by what they show."""
+    maps = ("effect", "reliability", "noiseceiling", "ncsnr")
+    return {
+        **{stat: _map_path(task, stat, "condition") for stat in maps},
+        **{stat: _map_path(task, stat, "quality") for stat in ("mean", "tsnr")},
+    }
+
+
+def _map_path(task: Task, stat: str, desc: str) -> Path:
+    return task.derivatives.image_path("statmap", task.space, **task.entities, stat=stat, desc=desc)
+
+
+def _items_path(task: Task) -> Path:
+    return task.derivatives.path("trials", ".tsv", **spaceless(task.entities), desc="condition")
+
+
+def _read(task: Task) -> tuple[Patterns, np.ndarray]:
+    """Responses to stimuli and their reliability, as they were written."""
+    paths = _condition_paths(task)
+    items = read_table(_items_path(task)).rename(columns={"stim_id": "stimulus_id"})
+    patterns = Patterns(items, (Group("brain", task.space.read(paths["effect"])),), task.space)
+    return patterns, task.space.read(paths["reliability"])[0]
+
+
+def _write(first: Task, averaged: Averaged, joint: Joint, common: Mapping[str, Any]) -> list[Path]:
+    """Write responses to stimuli, their reliability, and maps of the bold."""
+    out, paths, items = first.derivatives, _condition_paths(first), _items_path(first)
+    table = averaged.patterns.items.rename(columns={"stimulus_id": "stim_id"})
+    out.write_table(items, table, {"Description": "Stimuli, one row a volume of the statmap beside it"})
+    scored = joint.items is None
+    effect = {
+        "Description": "Mean over trials of responses z-scored within runs" if scored else "Response to each stimulus",
+        "Units": "z" if scored else UNITS[first.estimation.standardize],
+        "VolumeAxis": "stimulus",
+        "TrialsFile": out.uri(items),
+    }
+    reliable = averaged.reliability
+    maps: dict[Path, tuple[np.ndarray, dict[str, Any]]] = {
+        paths["effect"]: (averaged.patterns.values, effect),
+        paths["reliability"]: (
+            reliable,
+            {"Description": "Reliability of the responses to stimuli, from split halves of repeats", "Units": "r"},
+        ),
+        paths["noiseceiling"]: (
+            np.sqrt(np.clip(reliable, 0, None)),
+            {"Description": "Highest r to be expected: the square root of the reliability", "Units": "r"},
+        ),
+    }
+    if averaged.ncsnr is not None:
+        text = "Signal over noise of a trial (standard deviations), from the variance of repeats"
+        maps[paths["ncsnr"]] = (averaged.ncsnr, {"Description": text, "Units": "ratio"})
     for key in ("mean", "tsnr"):
-        average = np.mean([one[key] for one in found], axis=0)
-        out.write_map(
-            paths[key],
-            average,
-            first.space,
-            {**common, "Description": f"{key} of the bold over volumes, mean over runs"},
-        )
-    out.write_table(quality, pd.DataFrame([one["quality"] for one in found]), common)
-    mask = out.image_path("mask", first.space, **entities, desc="brain")
+        average = np.mean([one[key] for one in joint.found], axis=0)
+        maps[paths[key]] = (average, {"Description": f"{key} of the bold over volumes, mean over runs"})
+    for stat, values in joint.maps.items():
+        text = f"{JOINT_MAPS.get(stat, stat)} ({first.estimation.response})"
+        maps[_map_path(first, stat, "estimation")] = (values, {"Description": text})
+    for path, (values, about) in maps.items():
+        named = averaged.patterns.ids if path == paths["effect"] else None
+        out.write_map(path, values, first.space, {**common, **about}, maps=named)
+    mask = out.image_path("mask", first.space, **first.entities, desc="brain")
     out.write_mask(mask, first.space)
-    outputs = [*paths.values(), items_path, mask, *(betas_path(task) for task in tasks)]
-    out.write_receipt("condition", outputs, common, **entities)
-    return patterns, reliability.astype(np.float32), content
+    return [*maps, items, mask]

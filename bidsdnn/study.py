@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,31 +16,37 @@ from bidsdnn import activations
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
 from bidsdnn.bids.dataset import Dataset, Run, open_dataset
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.events import Presented, choose_stimulus_column, presented, read_events, require_files
+from bidsdnn.bids.events import choose_stimulus_column, edit_events, read_events
 from bidsdnn.bids.files import read_json
 from bidsdnn.bids.filters import bids_filters, event_filter
 from bidsdnn.bids.meshes import Meshes
 from bidsdnn.bids.names import require
+from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, MissingInputError
 from bidsdnn.geometry import METRICS
 from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, resolve
-from bidsdnn.methods.responses import RESPONSES
+from bidsdnn.methods.responses import HRFS
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import run_memory_mb
+from bidsdnn.recordings import Estimation
+from bidsdnn.responses import ESTIMATORS
 from bidsdnn.searchlights import check_parameters
 from bidsdnn.stimuli import Stimuli
 
 logger = logging.getLogger(__name__)
 
-SUPPLIED = ("regions", "permutations", "seed", "map", "device", "metric", "comparisons", "radius")
+SUPPLIED = ("regions", "permutations", "seed", "map", "device", "metric", "comparisons", "radius", "ceiling")
 """What the program itself passes to an analysis that takes it."""
+
+SUPPLIED_TO_RESPONSES = ("frame_times", "nuisance", "hrf", "noise", "device", "sessions")
+"""What the program itself passes to an estimator that takes it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +96,41 @@ def check_configuration(config: Config) -> None:
     for name in config.analysis:
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
     check_parameters(**config.parameters.get("searchlight", {}))
-    resolve(config.response, RESPONSES)
+    check_response(config)
     resolve(config.rdm_metric, METRICS)
     for name in config.rdm_comparison:
         resolve(name, SIMILARITIES)
     for name in config.parameters:
-        if name not in config.analysis:
-            raise ConfigError(f"parameters.{name}: this analysis was not asked for; add it to --analysis")
+        if name not in (*config.analysis, config.response):
+            raise ConfigError(
+                f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response"
+            )
+
+
+def check_response(config: Config) -> None:
+    """Check the estimator of responses, its parameters and its models of response and noise."""
+    estimator = resolve(config.response, ESTIMATORS)
+    bind(
+        estimator, config.parameters.get(config.response, {}),
+        name=f"response {config.response}", given=SUPPLIED_TO_RESPONSES,
+    )  # fmt: skip
+    taken = inspect.signature(estimator).parameters
+    # The mean over a window takes the parameter, and no value but ols.
+    if config.noise != "ols" and ("noise" not in taken or config.response == "window"):
+        raise ConfigError(f"--noise {config.noise}: {config.response} has no model of the noise; use --noise ols")
+    if config.hrf == "library" and config.response != "glmsingle":
+        raise ConfigError(f"--hrf library: {config.response} has one response for all voxels; use --response glmsingle")
+    resolve(config.hrf, {name: name for name in (*HRFS, "library")})
+    for path in (config.stimulus_id_map,) if config.stimulus_id_map else ():
+        require(path)
+
+
+def estimation_of(config: Config) -> Estimation:
+    """What a configuration says of the estimation of responses."""
+    return Estimation(
+        config.response, config.hrf, config.noise, config.high_pass, config.confounds, config.fd_threshold,
+        config.dummy_scans, config.smoothing, config.standardize, config.parameters.get(config.response, {}),
+    )  # fmt: skip
 
 
 def open_study_dataset(config: Config) -> Dataset:
@@ -105,7 +140,8 @@ def open_study_dataset(config: Config) -> Dataset:
         participants=() if config.rdm else config.participant_label,
         sessions=config.session_label, tasks=config.task_id, runs=config.run_label, space=config.space,
         filters=bids_filters(config.bids_filter_file) if config.bids_filter_file else {},
-        database_dir=config.bids_database_dir, raw_bold=config.raw_bold, validate=not config.skip_bids_validation,
+        database_dir=config.bids_database_dir, raw_bold=config.raw_bold, slice_time_ref=config.slice_time_ref,
+        validate=not config.skip_bids_validation,
         brains=config.analysis_level != "dnn" and not config.rdm,
     )  # fmt: skip
 
@@ -127,16 +163,19 @@ def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) ->
     tables: dict[str, Outcome] = {}
     for label in dataset.participants:
         tables[label] = attempt(partial(_events, config, dataset, label), f"sub-{label}")
-    read = [table for outcome in tables.values() if outcome.error is None for table in outcome.value[1].values()]
+    read = {path: table for one in tables.values() if one.error is None for path, table in one.value[1].items()}
     if not read:
         return [one for one in tables.values() if one.error is not None]
-    column = choose_stimulus_column(read, index, asked=config.stimulus_column)
+    edited = edit_events(read, config.events)
+    column = choose_stimulus_column(edited.values(), index, asked=config.stimulus_column)
     keep = event_filter(config.event_filter) if config.event_filter else None
+
+    shown = partial(presented, index=index, column=column, keep=keep, tables=edited)
 
     def load(label: str) -> Participant:
         runs, events = tables[label].value
         paths = [run.events for run in runs if run.events is not None] if runs else list(events)
-        return Participant(label, runs, presented(paths, index=index, column=column, keep=keep), column)
+        return Participant(label, runs, shown(paths), column)
 
     return [one if one.error is not None else attempt(partial(load, label), one.name) for label, one in tables.items()]
 
@@ -191,6 +230,7 @@ def about(study: Study, one: Participant, left_out: Sequence[str], meshes: Meshe
         "StimuliFound": int(one.shown.stimuli["present"].sum()),
         "StimuliMissing": int((~one.shown.stimuli["present"].astype(bool)).sum()),
         "EventFilter": study.config.event_filter,
+        "EventEdits": study.config.events.model_dump(exclude_defaults=True),
         "Notes": list(left_out),
         "Software": software(),
     }

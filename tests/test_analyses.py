@@ -68,6 +68,24 @@ def test_encoding_through_the_rotation_is_encoding_from_the_units(planted):
     np.testing.assert_allclose(result.maps[0].values[0], pooled_pearsonr(predicted, y.values, splits), atol=1e-5)
 
 
+def test_scores_are_normalised_by_the_ratio_of_means(planted):
+    x, y = planted
+    ceiling = np.linspace(0.01, 0.96, 20)
+    ceiling[19] = np.nan
+    regions = {"a": {"most": np.arange(20) < 18, "high": np.arange(20) >= 15, "low": np.arange(20) < 3}}
+    result = encoding(x, y, regions=regions, ceiling=ceiling, **OPTIONS)
+    r, table = result.maps[0].values[0], result.tables["encoding"].set_index(["layer", "region"])
+    assert table.loc[("right", "most"), "ceiling"] == pytest.approx(ceiling[:18].mean())
+    assert table.loc[("right", "most"), "pearsonr_normalized"] == pytest.approx(r[:18].mean() / ceiling[:18].mean())
+    # A voxel whose ceiling is not known is in neither mean.
+    assert table.loc[("right", "high"), "pearsonr_normalized"] == pytest.approx(r[15:19].mean() / ceiling[15:19].mean())
+    assert table.loc[("right", "high"), "pearsonr"] == pytest.approx(r[15:].mean())
+    assert table["n_voxels_low_ceiling"].to_dict()[("right", "most")] == 2
+    assert table.loc[("right", "low"), "n_voxels_low_ceiling"] == 2
+    assert np.isnan(table.loc[("right", "low"), "pearsonr_normalized"])
+    assert "ceiling" not in encoding(x, y, regions=regions, **OPTIONS).tables["encoding"]
+
+
 def test_columns_that_cannot_be_scored_are_nan_and_counted(planted):
     x, y = planted
     values = y.values.copy()

@@ -14,16 +14,18 @@ import bidsdnn
 ROOT = Path(bidsdnn.__file__).parent
 # Rows from the top; a module imports from rows below its own, or from its own package.
 ROWS = [
-    {"__main__"},
+    {"__main__", "commands"},
     {"cli"},
     {"pipeline", "demo", "listing"},
     {"published"},
     {"study"},
     {"plan", "reports", "grouplevel"},
     {"responses"},
+    {"across_runs"},
     {"single_trials"},
-    {"activations", "analyses", "journal", "nuisance"},
-    {"searchlights"},
+    {"recordings"},
+    {"activations", "analyses", "design", "journal"},
+    {"nuisance", "searchlights"},
     {"geometry"},
     {"bids", "report", "networks"},
     {"patterns", "result"},
@@ -34,7 +36,7 @@ ROWS = [
     {"methods"},
 ]
 OWNERS = {
-    "argparse": {"cli"},
+    "argparse": {"cli", "commands"},
     "tomllib": {"config"},
     "tomli_w": {"config"},
     "pydantic": {"config"},
@@ -47,7 +49,7 @@ OWNERS = {
     "PIL": {"stimuli", "networks", "demo"},
     "bids": {"bids.dataset"},
     "h5py": {"bids.arrays", "networks.extract"},
-    "nilearn": {"methods", "spaces", "bids", "report", "nuisance", "demo"},
+    "nilearn": {"methods", "spaces", "bids", "report", "demo"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 

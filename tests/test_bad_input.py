@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from bidsdnn.cli import main
@@ -260,10 +261,73 @@ def test_fewer_stimuli_than_folds(run, bids, tmp_path):
         (["--network", "demo", "--atlas", "none.nii.gz"], 66, "none.nii.gz"),
         (["--network", "demo", "--mem-mb", "5"], 2, "--mem-mb 5: one run needs about"),
         (["--network", "resnet18", "--weights", "w.pth"], 2, "w.pth"),
+        (["--network", "none", "--hrf", "spmm"], 2, "'spmm' is not known; did you mean spm"),
+        (["--network", "none", "--hrf", "library"], 2, "--hrf library: lss has one response .*--response glmsingle"),
+        (["--network", "none", "--noise", "ar1", "--response", "window"], 2, "--noise ar1: window has no model"),
+        (["--network", "none", "--stimulus-id-map", "none.tsv"], 66, "none.tsv"),
+        (["--network", "none", "--run-label", "1", "--confounds", "motoin"], 65, "confounds.*did you mean motion"),
+        (["--network", "none", "--run-label", "1", "--fd-threshold", "0.001"], 65, "run-1_.*volumes are left"),
+        (["--network", "none", "--run-label", "1", "--dummy-scans", "900"], 65, "run-1_.*0 of .*volumes are left"),
     ],
 )
 def test_misspelt_options(run, demo_dataset, tmp_path, options, status, pattern):
     refused(run(demo_dataset, tmp_path / "out", "participant", "--participant-label", "01", *options), status, pattern)
+
+
+def change_events(bids, change, run="1"):
+    path = next(bids.glob(f"sub-01/func/*run-*{run}_events.tsv"))
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    change(table).to_csv(path, sep="\t", index=False)
+    return path
+
+
+NONE = ["--network", "none", "--analysis", "rsa", "--participant-label", "01"]
+
+
+def test_onsets_in_milliseconds(run, bids, tmp_path):
+    path = change_events(bids, lambda table: table.assign(onset=[str(1000 * float(t)) for t in table["onset"]]))
+    said = run(bids, tmp_path / "out", "participant", *NONE)
+    refused(said, 65, rf"{path.name}: onsets reach .*run-1_.*ends after .*look like milliseconds: divide them by 1000")
+
+
+def test_trials_that_are_all_collinear(run, bids, tmp_path):
+    path = change_events(bids, lambda table: table.assign(onset="20", duration="1"))
+    said = run(bids, tmp_path / "out", "participant", *NONE, "--response", "lsa")
+    refused(said, 65, rf"{path.name}: no trial .*run-1_.*24 trials are collinear \(.* at 20 s with .*--response lss")
+
+
+def test_some_collinear_trials_are_named_and_dropped(run, bids, tmp_path):
+    def together(table):
+        rows = table.index[table["trial_type"] == "object"][:2]
+        return table.assign(onset=table["onset"].mask(table.index == rows[1], table.loc[rows[0], "onset"]))
+
+    change_events(bids, together)
+    said = run(bids, tmp_path / "out", "participant", *NONE, "--response", "lsa")
+    assert said.status == 0, said.err
+    assert re.search(r"WARNING: sub-01: task-objects_run-1: 2 trials are collinear \(", said.err)
+    dropped = next((tmp_path / "out").glob("sub-01/func/*desc-dropped_results.tsv")).read_text().splitlines()
+    assert dropped[1:] == ["collinear\t2\ttask-objects_run-1"]
+    assert "2 trials: collinear" in (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
+
+
+def test_a_filter_that_leaves_no_trials(run, demo_dataset, tmp_path):
+    said = run(demo_dataset, tmp_path / "out", "participant", *NONE, "--event-filter", "trial_type == 'none'")
+    refused(said, 65, r"run-.*_events.tsv: .* no row has a stim_file that passes --event-filter")
+
+
+def test_events_that_cannot_be_renamed(run, demo_dataset, tmp_path):
+    (tmp_path / "c.toml").write_text('[events.rename]\nobjekt = "x"\n')
+    said = run(demo_dataset, tmp_path / "out", "participant", *NONE, "--config-file", tmp_path / "c.toml")
+    refused(said, 2, r"events.rename: no event has the trial_type 'objekt'; did you mean object")
+
+
+def test_misspelt_parameters_of_an_estimator(run, demo_dataset, tmp_path):
+    (tmp_path / "c.toml").write_text('response = "window"\n[parameters.window]\nsecond = [4, 8]\n')
+    said = run(demo_dataset, tmp_path / "out", "participant", *NONE, "--config-file", tmp_path / "c.toml")
+    refused(said, 2, r"response window has no parameter 'second'; did you mean seconds")
+    (tmp_path / "c.toml").write_text('response = "window"\n[parameters.window]\nseconds = [8, 4]\n')
+    said = run(demo_dataset, tmp_path / "out", "participant", *NONE, "--config-file", tmp_path / "c.toml")
+    refused(said, 65, r"--response window: .*run-1_.*bold.nii.gz: seconds: expected two rising numbers")
 
 
 def test_misspelt_key_of_the_configuration(run, bids, tmp_path):

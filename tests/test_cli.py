@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bidsdnn import __version__, cli
+from bidsdnn import __version__, cli, commands
 from bidsdnn.errors import ConfigError, UnknownLevelError
 
 
@@ -89,16 +89,16 @@ def test_lists_need_no_dataset(what, capsys):
 
 
 def test_demo_and_fetch_answer_in_one_line(tmp_path, capsys, monkeypatch):
-    assert cli.demo([str(tmp_path / "d"), "--participants", "1", "--stimuli", "12", "--spaces", "moon"]) == 2
+    assert commands.demo([str(tmp_path / "d"), "--participants", "1", "--stimuli", "12", "--spaces", "moon"]) == 2
     assert "moon" in capsys.readouterr().err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert cli.demo([str(tmp_path / "full")]) == 73
-    assert cli.fetch(["alexnett"]) == 2
+    assert commands.demo([str(tmp_path / "full")]) == 73
+    assert commands.fetch(["alexnett"]) == 2
     assert "did you mean alexnet" in capsys.readouterr().err
     path = tmp_path / "w.pth"
     monkeypatch.setattr("bidsdnn.networks.zoo.fetch_weights", lambda names, folder, progress: [path])
-    assert cli.fetch(["alexnet", "--dir", str(tmp_path)]) == 0
+    assert commands.fetch(["alexnet", "--dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == [str(path), f"export TORCH_HOME={tmp_path}"]
 
 

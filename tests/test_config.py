@@ -31,6 +31,9 @@ def test_resolved_file_reads_back_equal():
             "parameters": {"encoding": {"n_splits": 5}},
             "high_pass": 100.0,
             "event_filter": "trial_type == 'object'",
+            "events": {"column": "kind", "rename": {"a": "b"}, "merge": {"c": ["d", "e"]}, "split": {"f": "g"}},
+            "confounds": ["motion-24", "trans_*"],
+            "fd_threshold": 0.5,
         }
     )
     assert resolve_config(tomllib.loads(to_toml(config))) == config
@@ -49,6 +52,13 @@ def test_resolved_file_reads_back_equal():
         ({"network": ["a b=alexnet"]}, "alias"),
         ({"network": ["@none"]}, "names no network"),
         ({"raw_bold": 1}, "raw_bold = 1"),
+        ({"confounds": ["none", "motion"]}, "confounds: `none` stands alone"),
+        ({"fd_threshold": 0.0}, "fd_threshold = 0.0"),
+        ({"slice_time_ref": 1.5}, "slice_time_ref = 1.5"),
+        ({"standardize": "percent"}, "standardize = 'percent'"),
+        ({"noise": "ar2"}, "noise = 'ar2'"),
+        ({"events": {"renamed": {}}}, "events.renamed"),
+        ({"events": {"merge": {"a": ["x"], "b": ["x"]}}}, "'x' is merged twice"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(values, message):

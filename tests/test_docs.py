@@ -6,8 +6,14 @@ import re
 import runpy
 from pathlib import Path
 
+import pandas as pd
+
+from bidsdnn.bids.confounds import STRATEGIES
+from bidsdnn.bids.events import edit_events
 from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
+from bidsdnn.config import load_toml, resolve_config
+from bidsdnn.responses import ESTIMATORS
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,3 +48,22 @@ def test_the_examples_of_extending_run(finished, tmp_path, monkeypatch):
     options = ["--analysis", "my_analysis.py:mean_response", "--config-file", "c.toml", "--participant-label", "01"]
     assert main([str(finished.bids), str(out), "participant", "--network", "none", "--run-label", "1", *options]) == 0
     assert read_table(next(out.glob("sub-01/func/*desc-meanresponse_results.tsv")))["region"].tolist() == ["brain"]
+
+
+def test_the_events_table_of_the_responses_page_is_understood(tmp_path):
+    text = (ROOT / "docs" / "responses.md").read_text(encoding="utf-8")
+    (tmp_path / "c.toml").write_text(re.search(r"```toml\n(.*?)```", text, flags=re.S)[1])
+    needed = {"bids_dir": "in", "out_dir": "out", "analysis_level": "participant"}
+    edits = resolve_config({**load_toml(tmp_path / "c.toml"), **needed}).events
+    table = pd.DataFrame(
+        {"trial_type": ["face", "hse", "cat", "dog"], "gender": ["male", None, "f", "m"]}, dtype=object
+    )
+    found = edit_events({Path("e.tsv"): table}, edits)[Path("e.tsv")]
+    assert found["trial_type"].tolist() == ["face_male", "house", "animal", "animal"]
+
+
+def test_every_estimator_and_strategy_is_on_the_responses_page():
+    text = (ROOT / "docs" / "responses.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}`" in text for name in ESTIMATORS)
+    stems = {name.partition("-")[0] for name in STRATEGIES}
+    assert all(f"`{stem}`" in text for stem in stems)

@@ -40,7 +40,11 @@ def validate(folder):
 @pytest.mark.parametrize("sub", ["01", "02"])
 def test_encoding_finds_the_planted_layers(finished, sub):
     scores = table(finished, "atlas-planted_model-demo+none+seed0_desc-encoding_results.tsv", sub)
-    assert list(scores.columns) == ["network", "layer", "region", "n_voxels", "pearsonr", "r2", "p"]
+    columns = ["network", "layer", "region", "n_voxels", "pearsonr", "r2", "p"]
+    assert list(scores.columns) == [*columns, "ceiling", "pearsonr_normalized", "n_voxels_low_ceiling"]
+    known = scores["pearsonr_normalized"].notna()
+    assert known.sum() >= 6
+    assert (scores.loc[known, "ceiling"] >= 0.1).all()
     assert PLANTED.items() <= bests(scores, "pearsonr").items()
     planted = scores.set_index(["region", "layer"])
     for region, layer in PLANTED.items():
@@ -245,3 +249,35 @@ def test_lsa_and_a_users_analysis_run_by_name(finished, tmp_path):
     assert (counted["stimuli"] == 24**2).all()
     config.write_text(f"[parameters.'{mine}:count']\npowr = 2\n")
     assert main([*arguments, *finished.options, "--analysis", f"{mine}:count"]) == 2
+
+
+def test_cleaning_is_asked_for_by_flags_and_the_file(finished, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('[events.rename]\ncatch = "oddball"\n[parameters.condition]\nrho = 0.3\n')
+    out, work = tmp_path / "bidsdnn", tmp_path / "work"
+    flags = ["--confounds", "motion-12", "wm_csf", "--fd-threshold", "0.5", "--dummy-scans", "2", "--smoothing", "10",
+             "--standardize", "psc", "--slice_time_ref", "0.5", "--high-pass", "100", "--noise", "ar1",
+             "--response", "condition", "--event-filter", "trial_type != 'oddball'",
+             "--work-dir", str(work)]  # fmt: skip
+    asked = ["--participant-label", "01", "--config-file", str(config), "--network", "none", "--analysis", "rsa"]
+    assert main([str(finished.bids), str(out), "participant", *asked, *flags]) == 0
+    quality = table_at(out, "desc-quality_results.tsv")
+    assert (quality["n_volumes_left_out"] >= 2).all()
+    # Twelve of motion, two of tissue, cosines and the oddballs.
+    assert (quality["n_confounds"] >= 15).all()
+    design = read_table(next(out.glob("sub-01/func/*run-1_*design.tsv")))
+    assert {"trans_x_derivative1", "csf", "event_oddball", "constant", "fitted"} <= set(design.columns)
+    assert design["fitted"].tolist()[:3] == [0, 0, 1]
+    sidecar = json.loads(next(out.glob("sub-01/func/*desc-quality_results.json")).read_text())
+    assert sidecar["Estimation"]["fd_threshold"] == 0.5
+    assert sidecar["EventEdits"] == {"rename": {"catch": "oddball"}}
+    effect = json.loads(next(out.glob("sub-01/func/*stat-effect_desc-condition_statmap.json")).read_text())
+    assert effect["Units"] == "percent signal change"
+    assert not list(out.glob("sub-01/func/*singletrial_statmap*"))
+    assert list(work.iterdir()) == []
+    page = (out / "sub-01.html").read_text(encoding="utf-8")
+    assert all(title in page for title in ("Motion by volume", "Design matrices", "Noise ceiling of each voxel"))
+
+
+def table_at(out, ending):
+    return read_table(next(out.glob(f"sub-01/func/*{ending}")))

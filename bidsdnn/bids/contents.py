@@ -85,6 +85,8 @@ class Dataset:
     asked_space : str or None
     raw_bold : bool
         Whether raw BOLD is analysed.
+    slice_time_ref : float or None
+        Fraction of the repetition time at which a volume shows, where its JSON file does not say.
     filtered : frozenset of str
         Kinds of files that a filter file speaks of.
     """
@@ -99,6 +101,7 @@ class Dataset:
     asked_runs: tuple[int, ...] = ()
     asked_space: str | None = None
     raw_bold: bool = False
+    slice_time_ref: float | None = None
     filtered: frozenset[str] = field(default_factory=frozenset)
 
     @property
@@ -297,7 +300,9 @@ class Dataset:
         raw = applying(self.raw.of("bold", label), entities, keys=RECORDING)
         raw_path = raw or self._raw_path(entities, "bold.nii.gz")
         tr, tr_warnings = repetition_time(bold, source.root, raw_path, self.root)
-        start, start_warnings = start_time(bold, source.root, preprocessed=not self.raw_bold)
+        start, start_warnings = start_time(
+            bold, source.root, preprocessed=not self.raw_bold, tr=tr, slice_time_ref=self.slice_time_ref
+        )
         others = [source, *(other for other in self.sources if other is not source)]
         # Masks of an anatomy have no task, and another grid.
         masks = [[p for p in other.of("mask", label) if "task" in entities_of(p)] for other in others]

@@ -87,6 +87,7 @@ def open_dataset(
     filters: Mapping[str, Mapping[str, Any]] | None = None,
     database_dir: Path | None = None,
     raw_bold: bool = False,
+    slice_time_ref: float | None = None,
     validate: bool = True,
     brains: bool = True,
 ) -> Dataset:
@@ -109,6 +110,8 @@ def open_dataset(
         Folder for PyBIDS' index of all participants, made there if it is missing.
     raw_bold : bool
         Analyse raw BOLD instead of a derivative's.
+    slice_time_ref : float, optional
+        Fraction of the repetition time at which a volume shows, where its JSON file does not say.
     validate : bool
         Whether a missing or incomplete ``dataset_description.json`` is an error.
     brains : bool
@@ -154,6 +157,7 @@ def open_dataset(
         asked_runs=tuple(int(str(index).removeprefix("run-")) for index in runs),
         asked_space=space,
         raw_bold=raw_bold,
+        slice_time_ref=slice_time_ref,
         filtered=frozenset(asked),
     )
     for task in dataset.asked_tasks:

@@ -40,6 +40,9 @@ DESCRIPTIONS = {
     "desc-searchlightencoding": "Prediction of the responses in each voxel's neighbourhood from a network's layers",
     "desc-reliability": "Agreement between the responses to repetitions of one stimulus",
     "desc-quality": "Quality of the data that went into the analysis",
+    "desc-estimation": "What the estimator of the responses chose for each voxel",
+    "desc-volumes": "Motion of each volume, and whether it was fitted",
+    "desc-dropped": "Trials without a response, and why",
     "desc-brain": "Voxels that lie in the brain masks of all runs",
 }
 README = """# bidsdnn derivatives

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from bidsdnn.bids.filters import EventFilter
 from bidsdnn.bids.names import require
-from bidsdnn.bids.stimulus_index import Resolution, StimulusIndex, modality
-from bidsdnn.errors import ConfigError, DataError, MissingInputError
+from bidsdnn.bids.stimulus_index import StimulusIndex
+from bidsdnn.config import EventEdits
+from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.lookup import closest
 
 logger = logging.getLogger(__name__)
 
@@ -189,192 +188,98 @@ def _is_file(value: str, index: StimulusIndex) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Presented:
-    """What was shown in the runs of a dataset.
+def read_id_map(path: Path) -> dict[str, str]:
+    """Read which file each id of the events means.
 
     Parameters
     ----------
-    events : dict of Path to DataFrame
-        For each events file, its table with two columns more: ``trial``, whether the row presents a stimulus
-        of interest, and ``stimulus_id``, which one (None in other rows).
-    stimuli : DataFrame
-        One row per stimulus, sorted: ``stimulus_id``, ``filename`` (relative to the stimuli folder, None
-        where there is no file), ``modality``, ``sha256`` (empty), ``n_presentations``, ``present``.
-    missing : list of str
-        Stimuli that no file was found for, sorted.
-    datalad : list of str
-        Stimuli whose file is a DataLad link without content, sorted.
-    """
-
-    events: dict[Path, pd.DataFrame]
-    stimuli: pd.DataFrame
-    missing: list[str]
-    datalad: list[str]
-
-
-def presented(
-    paths: Sequence[Path],
-    *,
-    index: StimulusIndex,
-    column: str,
-    keep: EventFilter | Callable[[pd.DataFrame], np.ndarray] | None = None,
-) -> Presented:
-    """Find which stimuli the events of some runs present.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The events file of each run; a file that several runs share stands there, and counts, several times.
-    index : StimulusIndex
-        The stimuli folder.
-    column : str
-        From `choose_stimulus_column`. Values that are no files, as categories are, are their own identifiers.
-    keep : callable, optional
-        From `filters.event_filter`: which rows are of interest. Columns that only some tables have are
-        missing in the others.
+    path : Path
+        A table with the columns ``id`` and ``filename``.
 
     Returns
     -------
-    Presented
+    dict of str to str
+        Ids as they are written; paths relative to the stimuli folder.
 
     Raises
     ------
     MissingInputError
-        If there is no events file.
+        If the file is not there.
     DataError
-        If no row is of interest, a value leaves the stimuli folder, or two values mean one file.
-    ConfigError
-        If the filter asks about a column that no table has.
+        If a column or a value is missing, or one id has two files.
     """
-    if not paths:
-        raise MissingInputError("no events.tsv file for the asked sessions, tasks and runs; add them")
-    shared = Counter(paths)
-    tables = {path: read_events(path) for path in shared}
-    wanted = getattr(keep, "columns", ())
-    _check_columns(wanted, tables.values())
-    known: dict[str, Resolution] = {}
-    counts: Counter[str] = Counter()
-    for path, table in tables.items():
-        table["trial"], table["stimulus_id"] = _trials(table, column, wanted, keep, index, known)
-        for stimulus in table.loc[table["trial"], "stimulus_id"]:
-            counts[stimulus] += shared[path]
-        if not table["trial"].any():
-            logger.warning("%s: no row presents a stimulus of interest (column %s)", path, column)
-    if not counts:
-        kept = f" that passes --event-filter {getattr(keep, 'text', '')!r}" if keep else ""
-        raise DataError(
-            f"{paths[0]}: in {len(tables)} events files no row has a {column}{kept}; "
-            "see --stimulus-column and --event-filter"
-        )
-    _check_readings(known, index)
-    by_id = {found.stimulus_id: found for found in known.values()}
-    result = _collect({name: by_id[name] for name in sorted(counts)}, counts, tables, index)
-    logger.info(
-        "%d trials of %d stimuli in %d events files; %d stimuli without file, %d to get by datalad",
-        counts.total(), len(counts), len(tables), len(result.missing), len(result.datalad),
-    )  # fmt: skip
-    return result
+    table = read_tsv(path)
+    for column in ("id", "filename"):
+        if column not in table:
+            raise DataError(f"--stimulus-id-map {path}: no column {column!r} among {', '.join(table.columns)}; add it")
+        if table[column].isna().any():
+            row = int(np.flatnonzero(table[column].isna())[0]) + 1
+            raise DataError(f"--stimulus-id-map {path}: no {column} in row {row}; add it, or delete the row")
+    distinct = table[["id", "filename"]].drop_duplicates()
+    twice = distinct.loc[distinct["id"].duplicated(), "id"]
+    if len(twice):
+        raise DataError(f"--stimulus-id-map {path}: id {twice.iloc[0]!r} has two files; leave one")
+    return dict(zip(distinct["id"], distinct["filename"], strict=True))
 
 
-def _check_columns(wanted: Sequence[str], tables: Iterable[pd.DataFrame]) -> None:
-    there = dict.fromkeys(str(column) for table in tables for column in table.columns)
-    for column in wanted:
-        if column not in there:
-            raise ConfigError(f"--event-filter: no column {column!r}; the events have {', '.join(there)}")
-
-
-def _trials(
-    table: pd.DataFrame,
-    column: str,
-    wanted: Sequence[str],
-    keep: Callable[[pd.DataFrame], np.ndarray] | None,
-    index: StimulusIndex,
-    known: dict[str, Resolution],
-) -> tuple[np.ndarray, pd.Series]:
-    """Which rows are trials, and each one's stimulus; `known` gathers the values that were looked up."""
-    empty = pd.Series([None] * len(table), index=table.index, dtype=object)
-    values = table.get(column, empty)
-    trial = values.notna().to_numpy(dtype=bool)
-    if keep is not None:
-        trial = trial & keep(table.assign(**{name: empty for name in wanted if name not in table}))
-    stimuli: list[str | None] = [None] * len(table)
-    for row in np.flatnonzero(trial):
-        value = str(values.iloc[row])
-        if value not in known:
-            known[value] = index.resolve(value)
-        stimuli[row] = known[value].stimulus_id
-    return trial, pd.Series(stimuli, index=table.index, dtype=object)
-
-
-def _check_readings(known: dict[str, Resolution], index: StimulusIndex) -> None:
-    """Tell of files found in another folder than their value says; two values must not meet in one file."""
-    spellings: dict[str, list[str]] = {}
-    for value, found in known.items():
-        spellings.setdefault(found.stimulus_id, []).append(value)
-    moved = [v for v, found in known.items() if found.path is not None and not _agree(v, found.stimulus_id)]
-    for value in moved:
-        others = [other for other in spellings[known[value].stimulus_id] if other != value]
-        if others:
-            raise DataError(
-                f"{index.root}: stimuli {value!r} and {others[0]!r} both mean {known[value].stimulus_id}; "
-                "give a stimuli folder that holds both with --stimuli-dir"
-            )
-    if moved:
-        logger.warning("%d stimuli were found by file name in another folder, as %s at %s",
-                       len(moved), moved[0], known[moved[0]].stimulus_id)  # fmt: skip
-
-
-def _agree(value: str, filename: str) -> bool:
-    """Whether a value's folders end as the file's do, or the other way round; none agrees with any."""
-    one, other = ["/" + v.replace("\\", "/").lower().rpartition("/")[0].strip("/") for v in (value, filename)]
-    return one == "/" or one.endswith(other) or other.endswith(one) or other == "/"
-
-
-def _collect(
-    found: dict[str, Resolution], counts: Counter[str], tables: dict[Path, pd.DataFrame], index: StimulusIndex
-) -> Presented:
-    table = pd.DataFrame(
-        {
-            "stimulus_id": pd.Series(list(found), dtype=object),
-            "filename": pd.Series([n if f.path is not None else None for n, f in found.items()], dtype=object),
-            "modality": [modality(name) for name in found],
-            "sha256": "",
-            "n_presentations": [counts[name] for name in found],
-            "present": [f.status == "found" for f in found.values()],
-        }
-    )
-    missing = [name for name, f in found.items() if f.status == "missing"]
-    datalad = [name for name, f in found.items() if f.status == "datalad"]
-    return Presented(tables, table, missing, datalad)
-
-
-def require_files(found: Presented, *, root: Path) -> None:
-    """Check that a network can be shown what the participants were shown.
+def edit_events(tables: Mapping[Path, pd.DataFrame], edits: EventEdits) -> dict[Path, pd.DataFrame]:
+    """Split, rename and merge the names in one column of the events, in this order.
 
     Parameters
     ----------
-    found : Presented
-    root : Path
-        The stimuli folder.
+    tables : mapping of Path to DataFrame
+        All events of a dataset, of `read_events`.
+    edits : EventEdits
+        From the TOML file's ``[events]``.
+
+    Returns
+    -------
+    dict of Path to DataFrame
+        Tables that lack the column are as they were.
 
     Raises
     ------
-    MissingInputError
-        If a stimulus has no file, or a DataLad link without content; counts them and names five.
+    ConfigError
+        If no table has the column, or a name that is to be changed.
     """
-    if found.datalad:
-        raise MissingInputError(
-            f"{root}: {len(found.datalad)} stimuli have no content here ({_first(found.datalad)}); "
-            "run `datalad get stimuli` in the dataset"
-        )
-    if found.missing:
-        raise MissingInputError(
-            f"{root}: {len(found.missing)} of {len(found.stimuli)} stimuli are not there ({_first(found.missing)}); "
-            "give their folder with --stimuli-dir, their column with --stimulus-column, "
-            "or leave their events out with --event-filter"
-        )
+    tables = dict(tables)
+    columns = {str(column) for table in tables.values() for column in table.columns}
+    for wanted in (edits.column, *edits.split.values()) if edits.split or edits.rename or edits.merge else ():
+        if wanted not in columns:
+            raise ConfigError(f"events: no column {wanted!r}; the events have {', '.join(sorted(columns))}")
+    _check_names(tables, edits.column, edits.split, "split")
+    tables = {path: _split(table, edits) if edits.column in table else table for path, table in tables.items()}
+    _check_names(tables, edits.column, edits.rename, "rename")
+    tables = _renamed(tables, edits.column, edits.rename)
+    merged = {old: new for new, olds in edits.merge.items() for old in olds}
+    _check_names(tables, edits.column, merged, "merge")
+    return _renamed(tables, edits.column, merged)
 
 
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+def _split(table: pd.DataFrame, edits: EventEdits) -> pd.DataFrame:
+    names = table[edits.column].copy()
+    for name, by in edits.split.items():
+        rows = (table[edits.column] == name) & table.get(by, pd.Series(index=table.index, dtype=object)).notna()
+        if rows.any():
+            names[rows] = [f"{name}_{value}" for value in table.loc[rows, by]]
+    return _with(table, edits.column, names)
+
+
+def _renamed(tables: Mapping[Path, pd.DataFrame], column: str, names: Mapping[str, str]) -> dict[Path, pd.DataFrame]:
+    return {
+        path: _with(table, column, table[column].map(lambda name: names.get(name, name))) if column in table else table
+        for path, table in tables.items()
+    }
+
+
+def _with(table: pd.DataFrame, column: str, values: pd.Series) -> pd.DataFrame:
+    changed = table.assign(**{column: values.astype(object).where(values.notna(), None)})
+    changed.attrs = dict(table.attrs)
+    return changed
+
+
+def _check_names(tables: Mapping[Path, pd.DataFrame], column: str, names: Iterable[str], step: str) -> None:
+    there = {str(name) for table in tables.values() if column in table for name in table[column].dropna()}
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"events.{step}: no event has the {column} {name!r}; {closest(name, there)}")

@@ -300,7 +300,9 @@ def repetition_time(bold: Path, root: Path, raw: Path, raw_root: Path) -> tuple[
     return tr, [f"{bold.name}: no RepetitionTime in a JSON file; the header's {tr:g} s was used"]
 
 
-def start_time(bold: Path, root: Path, *, preprocessed: bool) -> tuple[float, list[str]]:
+def start_time(
+    bold: Path, root: Path, *, preprocessed: bool, tr: float = 0.0, slice_time_ref: float | None = None
+) -> tuple[float, list[str]]:
     """Seconds from the first pulse to the moment that the first volume shows.
 
     Slice-time correction shifts it to the middle of the volume, by default of fMRIPrep.
@@ -311,6 +313,10 @@ def start_time(bold: Path, root: Path, *, preprocessed: bool) -> tuple[float, li
         A file and the dataset it is in.
     preprocessed : bool
         Whether slice timing may have been corrected.
+    tr : float
+        Seconds between volumes.
+    slice_time_ref : float, optional
+        Fraction of the repetition time at which a volume shows, where its JSON file does not say.
 
     Returns
     -------
@@ -326,11 +332,13 @@ def start_time(bold: Path, root: Path, *, preprocessed: bool) -> tuple[float, li
     metadata = sidecar(bold, root=root)
     if "StartTime" in metadata:
         return _seconds(metadata["StartTime"], "StartTime", bold, low=0.0, high=LONGEST_TR), []
+    if slice_time_ref is not None:
+        return slice_time_ref * tr, []
     if not preprocessed or metadata.get("SliceTimingCorrected") is False:
         return 0.0, []
     return 0.0, [
         f"{bold.name}: no StartTime in its JSON file; volumes were taken to start at 0 s, "
-        "though slice-time correction may have moved them by up to one TR"
+        "though slice-time correction may have moved them by up to one TR; --slice-time-ref says by how much"
     ]
 
 

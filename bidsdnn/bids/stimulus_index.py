@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -60,10 +60,13 @@ class StimulusIndex:
     root : Path
         The folder; one that does not exist has no files. Dotfiles are left out, links to folders are followed
         once and only where they stay inside, links without content are kept.
+    id_map : mapping of str to str, optional
+        Files of ids that are no file names; what it says goes before all other readings.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, id_map: Mapping[str, str] | None = None) -> None:
         self.root = root
+        self.id_map = dict(id_map or {})
         self._real = Path(os.path.realpath(root))
         self.files = tuple(sorted(_walk(self._real)))
         self._paths = _by_key(self.files, str)
@@ -81,8 +84,8 @@ class StimulusIndex:
         Parameters
         ----------
         value : str
-            Looked up as a path in the folder, then ignoring case, then by file name, without extension, and
-            as the label of a ``stim-<label>`` file; all but the first only if one file alone fits.
+            Looked up in the id map, then as a path in the folder, then ignoring case, then by file name, without
+            extension, and as the label of a ``stim-<label>`` file; looser readings only if one file alone fits.
 
         Returns
         -------
@@ -93,7 +96,9 @@ class StimulusIndex:
         DataError
             If the value leaves the stimuli folder: by ``..``, as an absolute path, or through a link.
         """
-        tidy = self._tidy(value)
+        # An image's number is often written as a float: 24812.0 is 24812 where the map has no other.
+        filename = self.id_map.get(value.strip()) or self.id_map.get(value.strip().removesuffix(".0"))
+        tidy = self._tidy(filename or value)
         name = self._lookup(tidy)
         if name is None:
             # A link to a folder outside was not walked; a value that goes through it is an error, not a gap.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 # Written by an analysis as text; every other column of a table is a number.
-TEXT_COLUMNS = frozenset({"network", "layer", "region", "metric", "comparison", "run", "ses", "task", "sub"})
+TEXT_COLUMNS = frozenset({"network", "layer", "region", "metric", "comparison", "run", "ses", "task", "sub", "reason"})
 # What tells two analyses of one participant apart, in the order in which the page names it.
 CONTEXT = ("ses", "task", "space", "res", "den")
 

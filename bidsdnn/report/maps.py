@@ -23,6 +23,10 @@ _VOXELS = {
              "each {0}'s mean over its standard deviation in time, averaged over runs"),
     "reliability": ("Reliability of each {0}", "reliability",
                     "the agreement of a {0}'s responses to repeated presentations of the same stimuli"),
+    "noiseceiling": ("Noise ceiling of each {0}", "ceiling",
+                     "the highest r that any model can be expected to reach, the square root of the reliability"),
+    "hrf": ("Chosen haemodynamic response of each {0}", "number",
+            "which response of the library fits best, counted from the earliest"),
 }  # fmt: skip
 # Share of the highest r from which voxels are coloured.
 _SHOWN_FROM = 0.5
@@ -31,7 +35,7 @@ _SURFACES = "Sulci are darker."
 
 
 def voxel_blocks(entries: list[Entry], stat: str, base: Backdrop, stem: str, problems: list[str]) -> list[Block]:
-    """Draw maps that describe the data: ``tsnr`` or ``reliability``.
+    """Draw maps that describe the data: ``tsnr``, ``reliability``, ``noiseceiling`` or ``hrf``.
 
     Parameters
     ----------
@@ -62,7 +66,7 @@ def _voxel_map(entry: Entry, stat: str, base: Backdrop, stem: str) -> list[Block
     row = picture.values[0]
     finite = row[np.isfinite(row)]
     middle = float(np.median(finite)) if finite.size else float("nan")
-    median = number(middle) if stat == "reliability" else f"{middle:.0f}"
+    median = number(middle) if stat in ("reliability", "noiseceiling") else f"{middle:.0f}"
     alt = f"{_view(picture)} with the {label} of each {picture.noun[0]}; the median is {median}."
     caption = (
         f"{title.format(*picture.noun)}: {meaning.format(*picture.noun)}. n = {count(finite.size, *picture.noun)}; "

@@ -10,6 +10,7 @@ from functools import partial
 from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
 from bidsdnn.report.entries import Entry, Log, listed, pick
+from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
 from bidsdnn.report.scores import VALUES, score_blocks
@@ -119,6 +120,10 @@ def _quality(own: list[Entry], base: Backdrop, stem: str, problems: list[str], l
     """Runs, motion, signal and reliability of one context; without a network reliability is a finding."""
     blocks = attempt(partial(run_blocks, own, stem), "table of runs", problems)
     blocks += voxel_blocks(own, "tsnr", base, stem, problems)
+    if level == "participant":
+        blocks += estimation_blocks(own, stem, problems)
+        for stat in ("hrf", "noiseceiling"):
+            blocks += voxel_blocks(own, stat, base, stem, problems)
     if _has_network(own) and level == "participant":
         blocks += attempt(partial(reliability_blocks, own, stem), "reliability", problems)
         blocks += voxel_blocks(own, "reliability", base, stem, problems)

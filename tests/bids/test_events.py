@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bidsdnn.bids.events import choose_stimulus_column, presented, read_events, read_tsv, require_files
+from bidsdnn.bids.events import choose_stimulus_column, edit_events, read_events, read_id_map, read_tsv
 from bidsdnn.bids.filters import event_filter
+from bidsdnn.bids.shown import presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
+from bidsdnn.config import EventEdits
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.stimuli import Stimuli
 
@@ -215,3 +217,69 @@ def test_require_files_counts_and_names_what_is_missing(tmp_path, index):
     annexed = presented([write(tmp_path / "3.tsv", header + "9\t1\tfar\n")], index=index, column="stim_file")
     with pytest.raises(MissingInputError, match=r"1 stimuli.*far.png.*datalad get"):
         require_files(annexed, root=index.root)
+
+
+def test_ids_are_mapped_to_files(tmp_path, index):
+    path = write(tmp_path / "map.tsv", "id\tfilename\n24812\tcat/1.png\n3626115.019498\tface.png\n7\tgone.png\n")
+    mapped = StimulusIndex(index.root, id_map=read_id_map(path))
+    assert mapped.resolve("24812.0").stimulus_id == mapped.resolve("24812").stimulus_id == "cat/1.png"
+    assert mapped.resolve("3626115.019498").stimulus_id == "face.png"
+    assert mapped.resolve("cat\\2").stimulus_id == "cat/2.png"
+    assert (mapped.resolve("7").stimulus_id, mapped.resolve("7").status) == ("gone.png", "missing")
+    # Two ids of one picture are repeats of it.
+    events = write(tmp_path / "e.tsv", "onset\tduration\tvalue\n0\t1\t24812.0\n3\t1\t24812\n5\t1\tn/a\n")
+    found = presented([events], index=mapped, column="value")
+    assert found.stimuli[["stimulus_id", "n_presentations"]].to_numpy().tolist() == [["cat/1.png", 2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id\tfile\n1\ta\n", "map.tsv: no column 'filename' among id, file"),
+        ("id\tfilename\n1\ta\n2\tn/a\n", "no filename in row 2"),
+        ("id\tfilename\n1\ta\n1\tb\n", "id '1' has two files"),
+    ],
+)
+def test_id_maps_that_cannot_be_used(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read_id_map(write(tmp_path / "map.tsv", text))
+
+
+def test_blanks_are_no_stimuli_unless_a_file_says_so(tmp_path, index, caplog):
+    text = "onset\tduration\tstim_file\n0\t1\tcat/1.png\n1\t1\tblank\n2\t1\tFixation.png\n3\t1\tface\n"
+    path = write(tmp_path / "e.tsv", text)
+    found = presented([path], index=index, column="stim_file")
+    assert found.events[path]["trial"].tolist() == [True, False, False, True]
+    assert found.missing == []
+    assert "Fixation.png, blank is no stimulus; its rows are modelled" in caplog.text
+    write(index.root / "blank.png", "x")
+    found = presented([path], index=StimulusIndex(index.root), column="stim_file")
+    assert found.events[path]["trial"].tolist() == [True, True, False, True]
+
+
+def edited(**edits):
+    table = pd.DataFrame(
+        {"onset": range(5), "trial_type": ["face", "face", "cat", "dog", None], "sex": ["f", None, "f", "m", "m"]},
+        dtype=object,
+    )
+    other = pd.DataFrame({"onset": [0], "trial_type": ["house"]}, dtype=object)
+    found = edit_events({Path("a"): table, Path("b"): other}, EventEdits(**edits))
+    assert table["trial_type"].tolist()[0] == "face"
+    return found[Path("a")]["trial_type"].tolist(), found[Path("b")]["trial_type"].tolist()
+
+
+def test_events_are_split_renamed_and_merged_in_this_order():
+    assert edited() == (["face", "face", "cat", "dog", None], ["house"])
+    assert edited(split={"face": "sex"})[0] == ["face_f", "face", "cat", "dog", None]
+    assert edited(rename={"house": "building"})[1] == ["building"]
+    both = edited(split={"face": "sex"}, rename={"face_f": "woman"}, merge={"animal": ("cat", "dog")})
+    assert both == (["woman", "face", "animal", "animal", None], ["house"])
+    assert edited(rename={"cat": "dog", "dog": "cat"})[0][2:4] == ["dog", "cat"]
+    for edits, message in (
+        ({"rename": {"hose": "x"}}, r"events.rename: no event has the trial_type 'hose'; did you mean house"),
+        ({"merge": {"x": ("cow",)}}, "events.merge: no event has the trial_type 'cow'"),
+        ({"split": {"face": "gender"}}, "events: no column 'gender'; the events have onset, sex, trial_type"),
+        ({"column": "kind", "rename": {"a": "b"}}, "no column 'kind'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            edited(**edits)

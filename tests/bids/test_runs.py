@@ -177,3 +177,10 @@ def test_start_time_warns_where_slice_timing_is_unknown(tmp_path):
     wrong = bold(tmp_path, "sub-01_task-d_bold.nii.gz", StartTime="x")
     with pytest.raises(DataError, match="StartTime is 'x'"):
         start_time(wrong, tmp_path, preprocessed=True)
+
+
+def test_slice_time_ref_stands_where_the_sidecar_is_silent(tmp_path):
+    silent, told = bold(tmp_path, "a_bold.nii.gz"), bold(tmp_path, "b_bold.nii.gz", StartTime=0.7)
+    assert start_time(silent, tmp_path, preprocessed=True, tr=2.0, slice_time_ref=0.5) == (1.0, [])
+    assert start_time(told, tmp_path, preprocessed=True, tr=2.0, slice_time_ref=0.5) == (0.7, [])
+    assert "--slice-time-ref" in start_time(silent, tmp_path, preprocessed=True, tr=2.0)[1][0]
