@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bidsdnn.methods.hrf_library import N_RESPONSES, kernels, response
+from bidsdnn.methods.responses import trial_regressors
+
+SECONDS = np.arange(0, 50, 0.01)
+
+
+def test_the_library_runs_from_early_with_an_undershoot_to_late_without():
+    curves = np.array([response(place, SECONDS) for place in np.linspace(0, 1, N_RESPONSES)])
+    peaks = SECONDS[curves.argmax(axis=1)]
+    assert peaks[0] == pytest.approx(2.7, abs=0.1) and peaks[-1] == pytest.approx(6.0, abs=0.1)
+    assert (np.diff(peaks) > 0).all()
+    rises = SECONDS[(curves > curves.max(axis=1, keepdims=True) / 2).argmax(axis=1)]
+    assert (np.diff(rises) > 0).all()
+    assert curves[0].min() < -0.2 and curves[-1].min() > -0.01
+    neighbours = [np.corrcoef(curves[i], curves[i + 1])[0, 1] for i in range(N_RESPONSES - 1)]
+    assert min(neighbours) > 0.95 and max(neighbours) < 0.9999
+
+
+@pytest.mark.parametrize("duration", [0.0, 0.5, 3.0, 12.0])
+def test_a_trial_of_the_given_duration_peaks_at_one(duration):
+    frames = 0.1 * np.arange(600)
+    for kernel in kernels(duration):
+        regressor = trial_regressors([5.0], [duration], frame_times=frames, hrf=kernel)
+        assert regressor.max() == pytest.approx(1, abs=0.02)
+        assert abs(regressor[frames < 5]).max() == 0
+
+
+def test_a_trial_is_the_convolution_of_its_boxcar():
+    step, frames = 0.02, np.arange(0, 80, 1.0)
+    kernel = kernels(2.0)[12]
+    grid = np.arange(0, 80, step)
+    boxcar = ((grid >= 10) & (grid < 12)).astype(float)
+    expected = np.convolve(boxcar, kernel(1.0, 50))[: len(grid)][::50]
+    found = trial_regressors([10.0], [2.0], frame_times=frames, hrf=kernel)[:, 0]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="hrf: expected one of"):
+        trial_regressors([1.0], [1.0], frame_times=np.arange(20.0), hrf="flat")
