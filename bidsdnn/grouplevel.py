@@ -18,15 +18,19 @@ from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
 from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.journal import software
 from bidsdnn.lookup import summary
-from bidsdnn.methods.inference import fdr, sign_flip
+from bidsdnn.methods.inference import fdr, sign_flip, sign_flip_familywise
 from bidsdnn.methods.rsa_inference import noise_ceiling
 from bidsdnn.spaces import intersection
 from bidsdnn.stimuli import file_sha256
 
 logger = logging.getLogger(__name__)
 
-SCORES = {"encoding": "pearsonr", "rsa": "similarity"}
+SCORES = {"encoding": "pearsonr", "rsa": "similarity", "searchlight": "similarity", "searchlightencoding": "pearsonr"}
 """The column of each analysis' table that is tested over participants."""
+MAPS = {"encoding": "pearsonr", "searchlight": "similarity", "searchlightencoding": "pearsonr"}
+"""The map of each analysis that is tested over participants."""
+# Cosines of distances, which are all positive, lie above 0 by chance.
+NO_ZERO = {"cosine", "whitened_cosine", "linear_cka"}
 ROWS = ("network", "layer", "region", "metric", "comparison")
 FEWEST = 2
 # Endings of maps, and of the masks beside them.
@@ -75,13 +79,12 @@ def group(derivatives: Derivatives, labels: Sequence[str], *, permutations: int,
             written += _table(
                 derivatives, analysis, dict(context), paths, omitted, permutations=permutations, seed=seed
             )
-    for extension in MASKS:
-        for context, paths in _by_context(
-            derivatives, found, "statmap", extension, "encoding", stat="pearsonr"
-        ).items():
-            # The left file stands for both hemispheres.
-            if ("hemi", "R") not in context:
-                _maps(derivatives, dict(context), paths, omitted, permutations=permutations, seed=seed)
+    for analysis, stat in MAPS.items():
+        for extension in MASKS:
+            for context, paths in _by_context(derivatives, found, "statmap", extension, analysis, stat=stat).items():
+                # The left file stands for both hemispheres.
+                if ("hemi", "R") not in context:
+                    _maps(derivatives, dict(context), paths, omitted, permutations=permutations, seed=seed)
     if not written:
         raise MissingInputError(
             f"{derivatives.root}: no analysis has results of two or more participants; "
@@ -220,17 +223,22 @@ def _maps(
     derivatives: Derivatives, context: dict[str, str], paths: dict[str, Path], omitted: list[str], *,
     permutations: int, seed: int,
 ) -> None:  # fmt: skip
-    """Write mean, t and p over participants for every voxel and layer that all of them have."""
+    """Write mean, t, p and family-wise p over participants for every voxel and layer that all of them have."""
     space = context.get("space")
     if space in INDIVIDUAL_SPACES:
         omitted.append(f"Maps in {space or 'native'} space differ between participants; the group has tables only.")
         return
     if not _enough(context, paths, omitted, "The map"):
         return
+    comparison = read_json(sidecar_path(next(iter(paths.values())))).get("Comparison")
+    if comparison in NO_ZERO:
+        omitted.append(f"The {context['desc']} maps hold {comparison}, whose chance level is not 0: no group map.")
+        return
     stem = {key: value for key, value in context.items() if key != "space"}
     extension = names.parse(next(iter(paths.values())))["extension"]
     outputs = {
-        stat: derivatives.path("statmap", extension, tpl=space, **stem, stat=stat) for stat in ("mean", "t", "p")
+        stat: derivatives.path("statmap", extension, tpl=space, **stem, stat=stat)
+        for stat in ("mean", "t", "p", "pfwe")
     }
     content = _content(paths, permutations=permutations, seed=seed)
     if all(
@@ -254,10 +262,12 @@ def _maps(
     shape = scores.shape[1:]
     flat = scores.reshape(len(scores), -1)
     flat[:, ~np.isfinite(flat).all(axis=0)] = np.nan
-    t, p = sign_flip(fisher_z(flat.astype(np.float64)), permutations=permutations, seed=seed)
+    z = fisher_z(flat.astype(np.float64))
+    t, p = sign_flip(z, permutations=permutations, seed=seed)
+    corrected = sign_flip_familywise(z, permutations=permutations, seed=seed)
     sidecar = _sidecar(derivatives, paths, permutations, content) | {"VolumeAxis": "layer", "Omitted": omitted}
     kept.pop("hemi", None)
     quality = read_json(derivatives.path("results", ".json", **kept, desc="quality"))
     sidecar |= {key: quality[key] for key in ("Mesh", "InflatedMesh") if key in quality}
-    for stat, values in (("mean", flat.mean(axis=0)), ("t", t), ("p", p)):
+    for stat, values in (("mean", flat.mean(axis=0)), ("t", t), ("p", p), ("pfwe", corrected)):
         derivatives.write_map(outputs[stat], values.reshape(shape), shared, sidecar)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.files import read_table
+from bidsdnn.cli import main
+from bidsdnn.demo import write_demo
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.geometry import METRICS
+from bidsdnn.grouplevel import group
 from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import serial, workers
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.searchlights import searchlight
 from bidsdnn.spaces import Volume
+from tests.conftest import ATLAS
 
 IDS = [f"s{i:02d}" for i in range(40)]
 OPTIONS = {"permutations": 199, "seed": 1, "map": serial}
@@ -133,3 +141,104 @@ def test_bad_parameters_and_too_few_stimuli(planted):
     few = np.arange(3)
     with pytest.raises(DataError, match="3 distinct stimuli; this searchlight needs 4"):
         searchlight(x.take(few), y.take(few), regions=regions, **OPTIONS)
+
+
+STEM = "sub-{0}/func/sub-{0}_task-objects_space-MNI152NLin2009cAsym_"
+MODEL = "model-demo+none+seed0_"
+PLANTED = {"early": "conv1", "middle": "conv3", "late": "conv5"}
+
+
+@pytest.fixture(scope="module")
+def lit(demo_dataset, tmp_path_factory):
+    """Output of the participant and the group level on the demo dataset."""
+    out = tmp_path_factory.mktemp("searchlight") / "bidsdnn"
+    options = ("--network", "demo", "--atlas", str(demo_dataset / ATLAS), "--permutations", "200", "--nprocs", "1")
+    for level in ("participant", "group"):
+        assert main([str(demo_dataset), str(out), level, *options, "--analysis", "searchlight", "--radius", "12"]) == 0
+    return out
+
+
+def check_lights(dataset, out, sub, *, radius, share):
+    """At family-wise .05 each planted region lights up, and each significant neighbourhood holds driven voxels."""
+    space = Volume.from_masks([out / (STEM.format(sub) + "desc-brain_mask.nii.gz")])
+    regions = space.regions(dataset / ATLAS)
+    near = space.neighbors(radius=radius)
+    driven = regions["early"] | regions["middle"] | regions["late"]
+    touching = near @ driven.astype(int) > 0
+    path = out / (STEM.format(sub) + MODEL + "stat-pfwe_desc-searchlight_statmap.nii.gz")
+    significant = space.read(path) < 0.05
+    layers = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())["Layers"]
+    assert not significant[:, ~touching].any()
+    assert not significant[:, regions["none"]].any()
+    for region, layer in PLANTED.items():
+        assert significant[layers.index(layer), regions[region]].mean() > share, region
+    similarity = space.read(path.with_name(path.name.replace("pfwe", "similarity")))
+    for region, layer in PLANTED.items():
+        assert similarity[:, regions[region]].mean(axis=1).argmax() == layers.index(layer)
+
+
+@pytest.mark.parametrize("sub", ["01", "02"])
+def test_the_demos_planted_regions_light_up_and_nothing_else(demo_dataset, lit, sub):
+    check_lights(demo_dataset, lit, sub, radius=12, share=0.1)
+
+
+@pytest.mark.slow
+def test_most_of_the_planted_regions_lights_up_with_48_pictures_at_normal_noise(tmp_path):
+    dataset, out = write_demo(tmp_path / "bids", participants=1), tmp_path / "out"
+    options = ("--network", "demo", "--atlas", str(dataset / ATLAS), "--analysis", "searchlight")
+    assert main([str(dataset), str(out), "participant", *options]) == 0
+    check_lights(dataset, out, "01", radius=10, share=0.5)
+
+
+def test_the_table_counts_what_the_maps_show(demo_dataset, lit):
+    space = Volume.from_masks([lit / (STEM.format("01") + "desc-brain_mask.nii.gz")])
+    regions = space.regions(demo_dataset / ATLAS)
+    maps = {
+        stat: space.read(lit / (STEM.format("01") + MODEL + f"stat-{stat}_desc-searchlight_statmap.nii.gz"))
+        for stat in ("similarity", "p", "pfwe")
+    }
+    table = read_table(lit / (STEM.format("01") + "atlas-planted_" + MODEL + "desc-searchlight_results.tsv"))
+    row = table[(table["layer"] == "conv3") & (table["region"] == "middle")].iloc[0]
+    inside = regions["middle"]
+    assert row["n_significant"] == (maps["pfwe"][2, inside] < 0.05).sum()
+    assert row["n_voxels"] == np.isfinite(maps["similarity"][2, inside]).sum()
+    assert row["peak"] == pytest.approx(np.nanmax(maps["similarity"][2, inside]), abs=1e-6)
+    assert row["similarity"] == pytest.approx(np.nanmean(maps["similarity"][2, inside]), abs=1e-6)
+    assert (maps["pfwe"] >= maps["p"] - 1e-6)[np.isfinite(maps["p"])].all()
+
+
+def test_the_radius_is_part_of_what_makes_a_result_current(demo_dataset, lit, capsys):
+    options = ("--network", "demo", "--atlas", str(demo_dataset / ATLAS), "--permutations", "200", "--nprocs", "1",
+               "--participant-label", "01", "--analysis", "searchlight", "-v")  # fmt: skip
+    assert main([str(demo_dataset), str(lit), "participant", *options, "--radius", "12"]) == 0
+    assert "sub-01: searchlight is up to date" in capsys.readouterr().err
+    assert main([str(demo_dataset), str(lit), "participant", *options, "--radius", "-1"]) == 2
+    assert "radius = -1" in capsys.readouterr().err
+
+
+def test_the_group_has_maps_with_familywise_p(lit):
+    folder = lit / "tpl-MNI152NLin2009cAsym" / "func"
+    found = {path.name.split("_stat-")[1].split("_")[0]: path for path in folder.glob("*desc-searchlight_*.nii.gz")}
+    assert set(found) == {"mean", "t", "p", "pfwe"}
+    each = [lit / (STEM.format(s) + MODEL + "stat-similarity_desc-searchlight_statmap.nii.gz") for s in ("01", "02")]
+    space = Volume.from_masks([lit / (STEM.format(s) + "desc-brain_mask.nii.gz") for s in ("01", "02")])
+    both = np.array([space.read(path) for path in each])
+    known = np.isfinite(both).all(axis=0)
+    np.testing.assert_allclose(space.read(found["mean"])[known], both.mean(axis=0)[known], atol=1e-6)
+    p, corrected = space.read(found["p"]), space.read(found["pfwe"])
+    assert set(np.unique(p[known])) <= {0.25, 0.5, 0.75, 1.0}
+    assert (corrected >= p)[known].all() and np.isnan(corrected[~known]).all()
+    z = np.arctanh(both[:, known].astype(float))
+    t = np.abs(z.mean(axis=0) / (z.std(axis=0, ddof=1) / np.sqrt(2)))
+    np.testing.assert_allclose(np.abs(space.read(found["t"])[known]), t, rtol=1e-3)
+    table = read_table(next((lit / "group").glob("*desc-searchlight_results.tsv")))
+    assert {"n_participants", "t", "p", "q", "similarity"} <= set(table)
+
+
+def test_group_maps_are_refused_where_chance_is_not_zero(lit, demo_dataset, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(lit, out)
+    for path in out.rglob("sub-*stat-similarity_desc-searchlight_statmap.json"):
+        path.write_text(path.read_text().replace('"Comparison": "spearman"', '"Comparison": "cosine"'))
+    _, omitted = group(Derivatives(out), ["01", "02"], permutations=10, seed=0)
+    assert any("hold cosine, whose chance level is not 0" in sentence for sentence in omitted)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bidsdnn.methods.inference import fdr, pvalue, sign_flip
+from bidsdnn.methods.inference import fdr, pvalue, sign_flip, sign_flip_familywise
 
 
 def test_sign_flip_enumerates_all_flips():
@@ -77,6 +77,52 @@ def test_identical_scores_have_an_infinite_t():
     assert p[0] == 1 / 16
 
 
+@pytest.mark.parametrize("n", [7, 16])
+def test_familywise_p_of_flips_is_written_out(n):
+    rng = np.random.default_rng(4)
+    values = rng.normal(0.2, 1, size=(n, 5)) + rng.normal(size=(n, 1))
+    values[2, 3], values[:, 4] = np.nan, np.nan
+    p = sign_flip_familywise(values, permutations=400, seed=3)
+    filled = np.nan_to_num(values[:, :4])
+    if n == 7:
+        flips = np.array(list(itertools.product([-1, 1], repeat=n)))
+    else:
+        flips = np.random.default_rng(3).choice([-1.0, 1.0], size=(400, n))
+    u = (flips @ filled) / np.sqrt((filled**2).sum(axis=0))
+    observed = filled.sum(axis=0) / np.sqrt((filled**2).sum(axis=0))
+    reached = (u.max(axis=1)[:, None] >= observed - 1e-9).sum(axis=0)
+    np.testing.assert_allclose(p[:4], reached / len(flips) if n == 7 else (1 + reached) / 401)
+    assert np.isnan(p[4])
+    _, each = sign_flip(values, permutations=400, seed=3)
+    assert (p[:4] >= each[:4]).all()
+    _, alone = sign_flip(values[:, :1], permutations=400, seed=3)
+    np.testing.assert_allclose(sign_flip_familywise(values[:, :1], permutations=400, seed=3), alone)
+
+
+def test_familywise_p_orders_scores_by_t_and_names_what_is_wrong():
+    values = np.random.default_rng(5).normal(0.3, 1, size=(9, 30))
+    t, _ = sign_flip(values)
+    p = sign_flip_familywise(values)
+    assert (np.diff(p[np.argsort(t)]) <= 0).all()
+    with pytest.raises(ValueError, match="at least 2 participants"):
+        sign_flip_familywise(values[:1])
+    with pytest.raises(ValueError, match="permutations"):
+        sign_flip_familywise(values, permutations=0)
+    assert np.isnan(sign_flip_familywise(np.zeros((4, 2)))).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [8, 15])
+def test_familywise_flips_are_calibrated_in_many_simulations(n):
+    rng, rejected = np.random.default_rng(n), 0
+    for seed in range(2000):
+        # Layers of one network resemble each other.
+        values = rng.normal(size=(n, 10)) + 2 * rng.normal(size=(n, 1))
+        rejected += np.nanmin(sign_flip_familywise(values, permutations=500, seed=seed)) <= 0.05
+    print(f"family-wise sign flips of {n}: {rejected / 2000:.3f}")
+    assert 0.03 < rejected / 2000 < 0.07
+
+
 def test_sign_flip_names_what_is_wrong():
     with pytest.raises(ValueError, match=r"at least 2 participants in shape \(n, F\), got \(1, 3\)"):
         sign_flip(np.zeros((1, 3)))
@@ -119,9 +165,12 @@ def test_sign_flip_is_calibrated(n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [10, 20])
+@pytest.mark.parametrize("n", [8, 10, 20])
 def test_sign_flip_is_calibrated_in_many_simulations(n):
     values = np.random.default_rng(8).standard_t(3, (n, 4000))
     p = sign_flip(values, permutations=999)[1]
-    assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
+    print(f"sign flips of {n}: {(p <= 0.05).mean():.3f}")
+    # All p of 8 participants are multiples of 1/256: spread over their steps they are uniform.
+    spread = p - np.random.default_rng(0).random(p.shape) / (2**n if n <= 12 else 1000)
+    assert scipy.stats.kstest(spread, "uniform").pvalue > 0.01
     assert 0.03 < (p <= 0.05).mean() < 0.07
