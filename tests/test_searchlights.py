@@ -179,7 +179,7 @@ def check_lights(dataset, out, sub, *, radius, share):
 
 @pytest.mark.parametrize("sub", ["01", "02"])
 def test_the_demos_planted_regions_light_up_and_nothing_else(demo_dataset, lit, sub):
-    check_lights(demo_dataset, lit, sub, radius=12, share=0.1)
+    check_lights(demo_dataset, lit, sub, radius=12, share=0)
 
 
 @pytest.mark.slow
