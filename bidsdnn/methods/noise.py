@@ -12,20 +12,57 @@ from numpy.typing import ArrayLike, NDArray
 Float = NDArray[np.float64]
 
 
-def noise_precision(residuals: ArrayLike, *, method: str = "diagonal") -> Float:
+SHRINKAGE = ("diagonal", "shrunk", "full")
+
+
+def trial_scatter(values: ArrayLike, stimulus: ArrayLike) -> tuple[Float, int]:
+    """Deviations of trials from the mean of their stimulus, as a sample of the noise.
+
+    Parameters
+    ----------
+    values : array-like, shape (trials, p)
+    stimulus : array-like, shape (trials,)
+        Which stimulus each trial showed; those shown once tell nothing of the noise.
+
+    Returns
+    -------
+    deviations : array, shape (t, p)
+        Of the trials of stimuli shown twice or more.
+    dof : int
+        t less the number of those stimuli.
+
+    Raises
+    ------
+    ValueError
+        If no stimulus was repeated, or shapes disagree.
+    """
+    table, labels = np.asarray(values, dtype=np.float64), np.asarray(stimulus)
+    if table.ndim != 2 or labels.shape != table.shape[:1]:
+        raise ValueError(f"values, stimulus: expected (trials, p) and (trials,), got {table.shape}, {labels.shape}")
+    _, code, count = np.unique(labels, return_inverse=True, return_counts=True)
+    repeated = count[code] > 1
+    if not repeated.any():
+        raise ValueError("stimulus: no stimulus was repeated, so that the scatter of trials tells nothing of the noise")
+    sums = np.zeros((len(count), table.shape[1]))
+    np.add.at(sums, code, table)
+    return (table - sums[code] / count[code, None])[repeated], int(repeated.sum() - (count > 1).sum())
+
+
+def noise_precision(residuals: ArrayLike, *, method: str = "diagonal", dof: int | None = None) -> Float:
     """The inverse of the noise covariance of channels, from residuals of the responses or scatter of the trials.
 
-    Covariances are about the mean of each channel, with t - 1 degrees of freedom, as in rsatoolbox (its "diag",
-    "shrinkage_eye" and "full").
+    Covariances are about the mean of each channel, as in rsatoolbox (its "diag", "shrinkage_eye" and "full").
 
     Parameters
     ----------
     residuals : array-like, shape (t, p)
         A time point or trial in each row, a channel in each column.
     method : str
-        "diagonal": variances alone. "shrinkage": towards a multiple of the identity, by as much as Ledoit &
+        "diagonal": variances alone. "shrunk": towards a multiple of the identity, by as much as Ledoit &
         Wolf (2004), Journal of Multivariate Analysis 88, 365-411, estimate. "full": as measured, which needs
         more rows than channels.
+    dof : int, optional
+        Degrees of freedom of the residuals; t - 1 if absent.
 
     Returns
     -------
@@ -43,22 +80,27 @@ def noise_precision(residuals: ArrayLike, *, method: str = "diagonal") -> Float:
     if not np.isfinite(table).all():
         raise ValueError("residuals: expected finite numbers, got NaN or infinity")
     t, p = table.shape
+    dof = t - 1 if dof is None else dof
+    if dof < 1:
+        raise ValueError(f"dof: expected at least 1, got {dof}")
     table = table - table.mean(axis=0)
-    variance = np.einsum("ij,ij->j", table, table) / (t - 1)
+    variance = np.einsum("ij,ij->j", table, table) / dof
     if (variance == 0).any():
         raise ValueError(f"residuals: channel {int(np.argmin(variance))} is constant, its noise has no inverse")
     if method == "diagonal":
         return np.asarray(1 / variance)
-    if method == "shrinkage":
+    if method == "shrunk":
         from sklearn.covariance import ledoit_wolf
 
-        covariance = ledoit_wolf(table, assume_centered=True)[0] * t / (t - 1)
+        covariance = ledoit_wolf(table, assume_centered=True)[0] * t / dof
         return np.asarray(np.linalg.inv(covariance))
     if method != "full":
-        raise ValueError(f"method: expected diagonal, shrinkage or full, got {method!r}")
-    if t <= p:
-        raise ValueError(f"residuals: a full covariance of {p} channels needs more than {p} rows, got {t}")
-    return np.asarray(np.linalg.inv(table.T @ table / (t - 1)))
+        raise ValueError(f"method: expected diagonal, shrunk or full, got {method!r}")
+    if dof < p:
+        raise ValueError(
+            f"residuals: a full covariance of {p} channels needs {p} degrees of freedom or more, got {dof}; shrink it"
+        )
+    return np.asarray(np.linalg.inv(table.T @ table / dof))
 
 
 def as_precision(precision: ArrayLike, n_channels: int) -> Float:

@@ -145,7 +145,7 @@ def test_rsatoolbox_agrees():
         np.testing.assert_allclose(ours, theirs.get_vectors()[0], atol=1e-10)
     noise = pytest.importorskip("rsatoolbox.data.noise", reason="rsatoolbox is not installed")
     residuals = rng.standard_normal((40, 5)) @ np.linalg.cholesky(precision).T + 3
-    for method, theirs in [("diagonal", "diag"), ("shrinkage", "shrinkage_eye"), ("full", "full")]:
+    for method, theirs in [("diagonal", "diag"), ("shrunk", "shrinkage_eye"), ("full", "full")]:
         ours = noise_precision(residuals, method=method)
         expected = noise.prec_from_residuals(residuals, method=theirs)
         np.testing.assert_allclose(np.diag(ours) if ours.ndim == 1 else ours, expected, rtol=1e-8)
@@ -218,7 +218,7 @@ def test_identical_and_opposite_patterns_have_the_extreme_distances():
     assert from_gram("euclidean", *gram(same), 9)[0] == 0
 
 
-@pytest.mark.parametrize("method", ["diagonal", "shrinkage", "full"])
+@pytest.mark.parametrize("method", ["diagonal", "shrunk", "full"])
 def test_noise_precision_inverts_the_covariance(method):
     covariance = np.diag([1.0, 4, 9, 16]) if method == "diagonal" else np.linalg.inv(a_precision(4))
     residuals = np.random.default_rng(10).multivariate_normal(np.full(4, 5), covariance, 200000)
@@ -233,7 +233,7 @@ def test_noise_precision_is_that_of_the_written_out_covariance():
     full = np.linalg.inv(np.cov(residuals.T))
     np.testing.assert_allclose(noise_precision(residuals, method="full"), full, rtol=1e-10)
     # Shrinkage stays between the two, and has an inverse where the covariance has none.
-    short = noise_precision(residuals[:3], method="shrinkage")
+    short = noise_precision(residuals[:3], method="shrunk")
     assert (np.linalg.eigvalsh(short) > 0).all()
 
 
@@ -259,8 +259,8 @@ def test_noise_precision_is_that_of_the_written_out_covariance():
         (lambda: noise_precision(np.zeros((1, 3))), "t of at least 2"),
         (lambda: noise_precision([[1, np.nan], [2, 3]]), "residuals: expected finite numbers"),
         (lambda: noise_precision([[1, 5], [2, 5]]), "channel 1 is constant"),
-        (lambda: noise_precision([[1, 5], [2, 4]], method="full"), "needs more than 2 rows, got 2"),
-        (lambda: noise_precision([[1, 5], [2, 4]], method="x"), "expected diagonal, shrinkage or full, got 'x'"),
+        (lambda: noise_precision([[1, 5], [2, 4]], method="full"), "2 degrees of freedom or more, got 1"),
+        (lambda: noise_precision([[1, 5], [2, 4]], method="x"), "expected diagonal, shrunk or full, got 'x'"),
     ],
 )
 def test_what_is_wrong_is_named(call, message):
