@@ -1,4 +1,4 @@
-"""What the similarity of model and brain RDMs means: its ceiling, its tests, and its share that is a model's own.
+"""What the similarity of model and brain RDMs means: its ceiling and its tests.
 
 A model is judged against nothing (zero), against the best any model could do with such noise (the ceiling), and
 against other models; tests take their variances from `rsa_bootstrap`.
@@ -6,26 +6,21 @@ against other models; tests take their variances from `rsa_bootstrap`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata, t
 
 from bidsdnn.methods.inference import fdr
-from bidsdnn.methods.rsa_bootstrap import Bootstrap, Float, checked, n_stimuli
-from bidsdnn.methods.scores import Split
+from bidsdnn.methods.rsa_bootstrap import Bootstrap, Float, checked
 from bidsdnn.methods.similarity import SIMILARITIES
 
 _RANKED = ("spearman", "kendall_tau_a", "kendall_tau_b")
 _FROM_ZERO = ("cosine", "whitened_cosine", "linear_cka")
-_CORRELATIONS = ("pearson", "spearman")
 _VARIANCE = 1e-20
 """Variances below this are rounding: equal models differ by nothing, always."""
-_HELD_OUT_STIMULI = 3
-"""Two stimuli have one pair, which correlates with nothing."""
 
 
 @dataclass(frozen=True)
@@ -179,98 +174,6 @@ def holm(p: ArrayLike) -> Float:
     return result
 
 
-def weighted(
-    models: ArrayLike, brain: ArrayLike, *, folds: Sequence[Split], comparison: str = "pearson"
-) -> tuple[Float, Float]:
-    """A non-negative weighted sum of model RDMs was fitted to some stimuli and compared for others.
-
-    Weights are those of least squares (Khaligh-Razavi & Kriegeskorte, 2014, PLoS Computational Biology 10,
-    e1003915) on the pairs of two training stimuli, about the means unless the comparison measures from zero.
-    Similarity is that of the pairs of two held-out stimuli: a pair of a held-out and a training stimulus shares
-    that one's noise with the pairs that were fitted.
-
-    Parameters
-    ----------
-    models : array-like, shape (M, pairs)
-    brain : array-like, shape (pairs,)
-    folds : sequence of (train, test)
-        Index arrays of stimuli, from `predict.kfold`.
-    comparison : str
-        A row of `SIMILARITIES`, for the held-out pairs.
-
-    Returns
-    -------
-    weights : array, shape (folds, M)
-        In units of the brain's RDM for one unit of each model's; 0 for a model that is constant.
-    similarity : array, shape (folds,)
-        Of the held-out pairs, to be averaged by `fisher_mean`; NaN where no model has a weight.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, an RDM is not finite, the comparison is unknown, or a fold shares stimuli between its
-        parts, has fewer than 3 in either (4 held out for the whitened comparisons and CKA), or names others.
-    """
-    similar = _similarity(comparison)
-    table, target = checked(models, "models"), checked(np.asarray(brain)[None], "brain")[0]
-    if table.shape[1] != len(target):
-        raise ValueError(f"models, brain: expected as many pairs, got {table.shape[1]} and {len(target)}")
-    n = n_stimuli(len(target))
-    first, second = np.triu_indices(n, 1)
-    weights, similarity = np.zeros((len(folds), len(table))), np.full(len(folds), np.nan)
-    for number, (train, test) in enumerate(folds):
-        member = _members(train, test, n)
-        fitted, held_out = (part[first] & part[second] for part in member)
-        weights[number] = _fit(table[:, fitted], target[fitted], centred=comparison not in _FROM_ZERO)
-        similarity[number] = similar(weights[number] @ table[:, held_out], target[held_out])
-    return weights, similarity
-
-
-def partial(model: ArrayLike, brain: ArrayLike, controls: ArrayLike, *, comparison: str = "spearman") -> float:
-    """Model and brain RDMs were correlated after regressing control RDMs out of both.
-
-    Parameters
-    ----------
-    model, brain : array-like, shape (pairs,)
-    controls : array-like, shape (C, pairs)
-        RDMs of what is not to count, such as pixels or category; they may be collinear.
-    comparison : str
-        "pearson", or "spearman": all are ranked first.
-
-    Returns
-    -------
-    float
-        From -1 to 1; NaN if the controls leave nothing of either.
-
-    Raises
-    ------
-    ValueError
-        If the comparison is another one, shapes disagree, an RDM is not finite, or the controls are as many as the
-        pairs less 2.
-    """
-    if comparison not in _CORRELATIONS:
-        raise ValueError(f"comparison: expected one of {_CORRELATIONS} for partial correlation, got {comparison!r}")
-    pair = np.stack([np.asarray(model, dtype=np.float64), np.asarray(brain, dtype=np.float64)])
-    rows, others = checked(pair, "model, brain"), checked(controls, "controls")
-    if others.shape[1] != rows.shape[1] or len(others) > rows.shape[1] - 3:
-        raise ValueError(
-            f"controls: expected fewer than {rows.shape[1] - 2} of shape {rows.shape[1:]}, got {others.shape}"
-        )
-    if comparison == "spearman":
-        rows, others = np.asarray(rankdata(rows, axis=1)), np.asarray(rankdata(others, axis=1))
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    others = others - others.mean(axis=1, keepdims=True)
-    size = np.linalg.norm(others, axis=1)
-    # Scaled to one length, no control is lost as rounding beside another.
-    design = (others[size > 0] / size[size > 0, None]).T
-    left = rows - (design @ np.linalg.lstsq(design, rows.T, rcond=1e-10)[0]).T
-    length = np.linalg.norm(left, axis=1)
-    usable = length > 1e-8 * np.linalg.norm(rows, axis=1)
-    if not usable.all():
-        return np.nan
-    return float(np.clip(left[0] @ left[1] / length.prod(), -1, 1))
-
-
 def fisher_mean(r: ArrayLike, *, axis: int = 0) -> Float:
     """Correlations were averaged after Fisher's z transform, and the mean transformed back.
 
@@ -324,33 +227,3 @@ def _tests(difference: Float, variance: Float, dof: int, *, two_sided: bool) -> 
     statistic = difference / error
     p = 2 * t.sf(np.abs(statistic), dof) if two_sided else t.sf(statistic, dof)
     return Family(difference, statistic, np.asarray(p), holm(p), fdr(p))
-
-
-def _members(train: ArrayLike, test: ArrayLike, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of n stimuli are in either part, as masks."""
-    masks = np.zeros((2, n), dtype=bool)
-    for mask, part in zip(masks, (train, test), strict=True):
-        index = np.asarray(part)
-        if index.min(initial=0) < 0 or index.max(initial=0) >= n:
-            raise ValueError(f"folds: expected stimuli from 0 to {n - 1}, got {index.min()} to {index.max()}")
-        mask[index] = True
-    if masks.all(axis=0).any():
-        raise ValueError("folds: expected train and test stimuli apart, got a fold that shares some")
-    if masks.sum(axis=1).min() < _HELD_OUT_STIMULI:
-        raise ValueError(
-            f"folds: expected at least {_HELD_OUT_STIMULI} stimuli to train and to test, got {masks.sum(axis=1)}"
-        )
-    return masks[0], masks[1]
-
-
-def _fit(table: Float, target: Float, *, centred: bool) -> Float:
-    """Non-negative least squares with models at unit length, so that small ones are not lost as rounding."""
-    origin = np.linalg.norm(table, axis=1)
-    if centred:
-        table, target = table - table.mean(axis=1, keepdims=True), target - target.mean()
-    size = np.linalg.norm(table, axis=1)
-    usable = size > 1e-12 * origin
-    weights = np.zeros(len(table))
-    if usable.any():
-        weights[usable] = nnls((table[usable] / size[usable, None]).T, target)[0] / size[usable]
-    return weights

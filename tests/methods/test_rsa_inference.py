@@ -18,9 +18,8 @@ from bidsdnn.methods.rsa_inference import (
     holm,
     noise_ceiling,
     pairwise,
-    partial,
-    weighted,
 )
+from bidsdnn.methods.rsa_models import partial, weighted
 from bidsdnn.methods.similarity import SIMILARITIES
 
 THEIR_NAMES = {

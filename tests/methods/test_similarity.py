@@ -125,7 +125,7 @@ def test_kendall_equals_scipy_in_long_vectors(levels):
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_label_permutation_permutes_rows_and_columns(name, counts, tied, monkeypatch):
     """Against a loop that moves the square matrix and asks the reference anew."""
-    monkeypatch.setattr("bidsdnn.methods.similarity._PAIRS_IN_MEMORY", 28 * 7)
+    monkeypatch.setattr("bidsdnn.methods.relabelling._PAIRS_IN_MEMORY", 28 * 7)
     models, brains = rdms(counts[0]), rdms(counts[1], seed=1)
     if tied:
         models, brains = np.round(models, 1), np.round(brains, 1)
@@ -137,9 +137,8 @@ def test_label_permutation_permutes_rows_and_columns(name, counts, tied, monkeyp
         for j, brain in enumerate(brains):
             observed = REFERENCE[name](model, brain)
             assert similarity[i, j] == pytest.approx(observed, abs=1e-10)
-            # The side with fewer RDMs is the one that is moved.
-            moved, still = (model, brain) if len(models) < len(brains) else (brain, model)
-            expected = [REFERENCE[name](squareform(squareform(moved)[np.ix_(o, o)]), still) for o in orders]
+            # Whichever side is moved, it is as if the brains were.
+            expected = [REFERENCE[name](model, squareform(squareform(brain)[np.ix_(o, o)])) for o in orders]
             np.testing.assert_allclose(null[:, i, j], expected, atol=1e-10)
             assert p[i, j] == (1 + sum(value >= observed - 1e-9 for value in expected)) / 21
     again = label_permutation(models, brains, comparison=name, permutations=20, seed=5)
