@@ -216,12 +216,17 @@ def _announce(
         seconds.append(time.perf_counter() - start)
     each = max(seconds[2] - seconds[1], 0) / max(few, 1)
     whole = (seconds[1] + each * permutations) * near.shape[0] / some.shape[0]
-    said = f"{whole / 60:,.0f} min" if whole > 120 else f"{whole:.0f} s"
+    _say("searchlight", near, float(sizes.mean()), len(models), permutations, whole)
+
+
+def _say(what: str, near: csr_array, size: float, layers: int, permutations: int, seconds: float) -> None:
+    """Log how long a test will take; a long one is worth a warning."""
     logger.log(
-        logging.WARNING if whole > _LONG else logging.INFO,
-        "searchlight: %d neighbourhoods of %.0f on average, %d layers, %d permutations: about %s on one processor%s",
-        near.shape[0], sizes.mean(), len(models), permutations, said,
-        "; fewer --permutations or layers take less" if whole > _LONG else "",
+        logging.WARNING if seconds > _LONG else logging.INFO,
+        "%s: %d neighbourhoods of %.0f on average, %d layers, %d permutations: about %s on one processor%s",
+        what, near.shape[0], size, layers, permutations,
+        f"{seconds / 60:,.0f} min" if seconds > 120 else f"{seconds:.0f} s",
+        "; fewer --permutations or layers take less" if seconds > _LONG else "",
     )  # fmt: skip
 
 
@@ -245,8 +250,14 @@ def _encoding(
 ) -> Scores:
     """Searchlight encoding."""
     fitted: list[tuple[np.ndarray, np.ndarray]] = map(fit, groups, label="encoding")
+    operators = [operator for _, operator in fitted]
+    start = time.perf_counter()
+    encoding_method.encoding_permutation(operators, fit.responses, near, fit.splits, permutations=1, seed=seed)
+    # The observed labels and one relabelling.
+    whole = (time.perf_counter() - start) / 2 * permutations
+    _say("searchlight encoding", near, float(near.nnz / near.shape[0]), len(groups), permutations, whole)
     p, p_familywise = encoding_method.encoding_permutation(
-        [operator for _, operator in fitted], fit.responses, near, fit.splits, permutations=permutations, seed=seed,
+        operators, fit.responses, near, fit.splits, permutations=permutations, seed=seed,
         map=map,
     )  # fmt: skip
     mean = encoding_method.pooled(np.array([r for r, _ in fitted]), near)
