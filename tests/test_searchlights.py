@@ -242,3 +242,18 @@ def test_group_maps_are_refused_where_chance_is_not_zero(lit, demo_dataset, tmp_
         path.write_text(path.read_text().replace('"Comparison": "spearman"', '"Comparison": "cosine"'))
     _, omitted = group(Derivatives(out), ["01", "02"], permutations=10, seed=0)
     assert any("hold cosine, whose chance level is not 0" in sentence for sentence in omitted)
+
+
+def test_reports_say_and_show_where_neighbourhoods_are_significant(lit):
+    page = (lit / "sub-01.html").read_text()
+    space = Volume.from_masks([lit / (STEM.format("01") + "desc-brain_mask.nii.gz")])
+    p = space.read(lit / (STEM.format("01") + MODEL + "stat-pfwe_desc-searchlight_statmap.nii.gz"))
+    found, tested = (p < 0.05).any(axis=0).sum(), np.isfinite(p).any(axis=0).sum()
+    assert f"{found:,} of {tested:,} centres are significant, family-wise p &lt; .05 over all centres" in page
+    assert "neighbourhoods: 12 mm" in page
+    assert "Kriegeskorte N, Goebel R, Bandettini P (2006)" in page
+    pictures = {path.name for path in (lit / "sub-01" / "figures").iterdir()}
+    assert any("desc-searchlight_stat-bestlayer" in name for name in pictures)
+    assert any("desc-searchlight_stat-score" in name for name in pictures)
+    group_page = (lit / "group.html").read_text()
+    assert "centres reaches family-wise p &lt; .05" in group_page, "two participants cannot reach .05"

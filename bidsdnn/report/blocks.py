@@ -18,13 +18,28 @@ from bidsdnn.report.findings import Sentences, number
 
 MAX_ROWS = 2000
 # Scores between -1 and 1 are written without a leading zero.
-_SCORES = frozenset({"pearsonr", "pearsonr_folds_sem", "r2", "p", "q", "sem", "similarity", "reliability"})
+_SCORES = frozenset(
+    {
+        "pearsonr",
+        "pearsonr_folds_sem",
+        "r2",
+        "p",
+        "q",
+        "sem",
+        "similarity",
+        "reliability",
+        "peak",
+        "peak_p",
+        "peak_pfwe",
+    }
+)
 _NAMES = {
     "n_voxels": "voxels", "pearsonr": "mean r", "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
     "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",
     "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
     "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",
-    "n_repeats": "repeats", "sub": "participant",
+    "n_repeats": "repeats", "n_significant": "significant centres", "peak_p": "p of the peak",
+    "peak_pfwe": "family-wise p of the peak", "sub": "participant",
 }  # fmt: skip
 
 

@@ -67,35 +67,36 @@ def _voxel_map(entry: Entry, stat: str, base: Backdrop, stem: str) -> list[Block
     finite = row[np.isfinite(row)]
     middle = float(np.median(finite)) if finite.size else float("nan")
     median = number(middle) if stat in ("reliability", "noiseceiling") else f"{middle:.0f}"
-    alt = f"{_view(picture)} with the {label} of each {picture.noun[0]}; the median is {median}."
+    alt = f"{view(picture)} with the {label} of each {picture.noun[0]}; the median is {median}."
     caption = (
         f"{title.format(*picture.noun)}: {meaning.format(*picture.noun)}. n = {count(finite.size, *picture.noun)}; "
-        f"median {median}. No test and no error bars. {_places(picture)}"
+        f"median {median}. No test and no error bars. {looking(picture)}"
     )
     panels = tuple(
         score_map(part, base.scan, stem=name, label=label, alt=alt, highest=peak(row))
-        for name, part in _named(f"{stem}_{stat}", picture, row)
+        for name, part in named_parts(f"{stem}_{stat}", picture, row)
     )
-    return _figure(panels, title.format(*picture.noun), caption, picture)
+    return as_figure(panels, title.format(*picture.noun), caption, picture)
 
 
-def _named(stem: str, picture: Picture, row: np.ndarray) -> list[tuple[str, Scan | Sheet]]:
+def named_parts(stem: str, picture: Picture, row: np.ndarray) -> list[tuple[str, Scan | Sheet]]:
     """Parts of a row with the names of their files."""
     parts = picture.laid_out(row)
     return [(stem if index == 0 else f"{stem}_part-{index + 1}", part) for index, part in enumerate(parts)]
 
 
-def _figure(panels: tuple[Panel, ...], title: str, caption: str, picture: Picture) -> list[Block]:
+def as_figure(panels: tuple[Panel, ...], title: str, caption: str, picture: Picture) -> list[Block]:
     """A figure of the parts that can be drawn, and a sentence on the one that cannot."""
     missing: list[Block] = [Notes(title, (picture.missing,))] if picture.missing else []
     return missing + ([Figure(panels, title, caption, "wide")] if panels else [])
 
 
-def _view(picture: Picture) -> str:
+def view(picture: Picture) -> str:
+    """What the pictures of a map are."""
     return "Slices" if picture.kind is Volume else "Views of the cortex"
 
 
-def _places(picture: Picture) -> str:
+def looking(picture: Picture) -> str:
     """How a picture is to be looked at."""
     below = f" Below the cortex: {_SLICES[0].lower()}{_SLICES[1:]}" if len(picture.parts) > 1 else ""
     return _SLICES if picture.kind is Volume else _SURFACES + below
@@ -153,20 +154,20 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
     over = f", mean over n = {count(len(people), 'participant')}" if people else ""
     finite = score[np.isfinite(score)]
     one, several = picture.noun
-    rest = f"n = {count(finite.size, one, several)}. No test and no error bars. {_places(picture)}"
+    rest = f"n = {count(finite.size, one, several)}. No test and no error bars. {looking(picture)}"
     best = number(float(finite.max())) if finite.size else "n/a"
     where, much = f"{stem}_stat-bestlayer", f"{stem}_stat-pearsonr"
-    places = zip(_named(where, picture, layer), _named(much, picture, score), strict=True)
+    places = zip(named_parts(where, picture, layer), named_parts(much, picture, score), strict=True)
     maps = [
         (
             layer_map(
                 layers_part, score_part, base.scan, layers=layers, stem=where_name, floor=floor, highest=highest,
-                alt=f"{_view(picture)} with the best layer of {model} in each {one}. Where r is above {number(floor)}: "
+                alt=f"{view(picture)} with the best layer of {model} in each {one}. Where r is above {number(floor)}: "
                 f"{shares}.",
             ),
             score_map(
                 score_part, base.scan, stem=much_name, label="r of the best layer", floor=floor, highest=highest,
-                alt=f"{_view(picture)} with the highest r over the layers of {model}; the maximum is {best}.",
+                alt=f"{view(picture)} with the highest r over the layers of {model}; the maximum is {best}.",
             ),
         )
         for (where_name, layers_part), (much_name, score_part) in places
@@ -183,8 +184,8 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
     first_title, second_title = f"Best layer in each {one}: {model}", f"Prediction in each {one}: {model}"
     drawn = Picture(picture.values, picture.kind, picture.parts)
     return [
-        *_figure(tuple(pair[0] for pair in maps), first_title, caption_where, picture),
-        *_figure(tuple(pair[1] for pair in maps), second_title, caption_much, drawn),
+        *as_figure(tuple(pair[0] for pair in maps), first_title, caption_where, picture),
+        *as_figure(tuple(pair[1] for pair in maps), second_title, caption_much, drawn),
     ]
 
 

@@ -14,6 +14,7 @@ from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
 from bidsdnn.report.scores import VALUES, score_blocks
+from bidsdnn.report.searchlights import SEARCHLIGHTS, searchlight_blocks
 
 LEVELS = ("participant", "group")
 _TITLES = {
@@ -86,7 +87,7 @@ def _owner(entries: list[Entry], level: str) -> str:
 
 
 def _has_network(entries: list[Entry]) -> bool:
-    return any(pick(entries, "results", desc) for desc in VALUES)
+    return any(pick(entries, "results", desc) for desc in (*VALUES, *SEARCHLIGHTS))
 
 
 def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
@@ -113,7 +114,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
             part += attempt(make, f"{desc} of atlas {atlas}", problems)
         part += pictures[desc]
         blocks += [Heading(title), *part] if part else []
-    return blocks
+    return blocks + searchlight_blocks(own, base, stem, problems, level=level)
 
 
 def _quality(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
