@@ -79,9 +79,10 @@ def _maps(entry: Entry, corrected: Entry, base: Backdrop, stem: str) -> list[Blo
     model = str(entry.sidecar.get("Network") or entry.entities.get("model", "network"))
     significant = p < ALPHA
     tested, found = int(np.isfinite(p).any(axis=0).sum()), int(significant.any(axis=0).sum())
-    shown = np.where(significant, picture.values, np.nan) if found else picture.values
+    # Below zero is clear, and keeps its place in the picture of the whole brain.
+    shown = np.where(significant | np.isnan(p), picture.values, -1.0) if found else picture.values
     layer, score = best_layer(shown)
-    highest = peak(score)
+    highest = peak(score[score > 0])
     floor = 0.0 if found else max(highest, 0.0) * _SHOWN_FROM
     desc = entry.desc
     symbol = "mean r" if desc == "searchlightencoding" else comparison_symbol(str(first([entry], "Comparison") or ""))
