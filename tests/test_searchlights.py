@@ -22,8 +22,9 @@ from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import serial, workers
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.searchlights import searchlight
-from bidsdnn.spaces import Volume
+from bidsdnn.spaces import Cifti, Surface, Volume, read_meshes
 from tests.conftest import ATLAS
+from tests.test_surfaces import ATLASES, CIFTI, SURFACE
 
 IDS = [f"s{i:02d}" for i in range(40)]
 OPTIONS = {"permutations": 199, "seed": 1, "map": serial}
@@ -257,3 +258,35 @@ def test_reports_say_and_show_where_neighbourhoods_are_significant(lit):
     assert any("desc-searchlight_stat-score" in name for name in pictures)
     group_page = (lit / "group.html").read_text()
     assert "centres reaches family-wise p &lt; .05" in group_page, "two participants cannot reach .05"
+
+
+@pytest.fixture(scope="module")
+def cortical(tmp_path_factory):
+    return write_demo(
+        tmp_path_factory.mktemp("cortical") / "bids", participants=1, stimuli=36, runs=2, voxel_size=8.0, noise=0.2,
+        spaces=("surface", "cifti"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("space", [SURFACE, CIFTI])
+def test_the_demos_planted_regions_light_up_on_the_cortex(cortical, space, tmp_path):
+    dataset, out = cortical, tmp_path / "out"
+    atlas = dataset / "derivatives" / "planted" / ATLASES[space]
+    options = ("--space", space, "--network", "demo", "--atlas", str(atlas), "--permutations", "200", "--nprocs", "1")
+    assert main([str(dataset), str(out), "participant", *options, "--analysis", "searchlight", "--radius", "15"]) == 0
+    func = out / "sub-01" / "func"
+    quality = json.loads(next(func.glob("*_desc-quality_results.json")).read_text())
+    meshes = read_meshes(tuple(dataset / "derivatives" / "fmriprep" / uri.split(":")[2] for uri in quality["Mesh"]))
+    kind, mask = (Surface, "*hemi-L*_desc-brain_mask.label.gii") if space == SURFACE else (Cifti, "*_mask.dlabel.nii")
+    columns = kind.from_masks([next(func.glob(mask))], meshes)
+    regions = columns.regions(atlas)
+    touching = columns.neighbors(radius=15) @ (regions["early"] | regions["middle"] | regions["late"]).astype(int) > 0
+    path = next(one for one in func.glob("*stat-pfwe_desc-searchlight_statmap*") if one.suffix in (".gii", ".nii")
+                and "hemi-R" not in one.name)  # fmt: skip
+    significant = columns.read(path) < 0.05
+    assert touching.any() and not significant[:, ~touching].any()
+    assert not significant[:, regions["none"]].any()
+    for number, region in ((0, "early"), (2, "middle"), (4, "late")):
+        assert significant[number, regions[region]].any(), region
+    page = (out / "sub-01.html").read_text()
+    assert "centres are significant" in page and "Best layer of each neighbourhood" in page
