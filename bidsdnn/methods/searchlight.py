@@ -116,8 +116,9 @@ def searchlight(
     if comparison not in SIMILARITIES:
         raise ValueError(f"comparison: expected one of {sorted(SIMILARITIES)}, got {comparison!r}")
     rng = np.random.default_rng(seed)
-    orders = np.array([rng.permutation(n) for _ in range(permutations)], dtype=np.intp).reshape(permutations, n)
-    work = _Work(near, known, orders, comparison, seed)
+    # The models are moved, which is moving the brains the inverse way: the relabellings are those of a region's test.
+    orders = np.array([np.argsort(rng.permutation(n)) for _ in range(permutations)], dtype=np.intp)
+    work = _Work(near, known, orders.reshape(permutations, n), comparison, seed)
     step = int(np.clip(_PAIRS // known.shape[1], _FEWEST_CENTRES, _CENTRES))
     parts: list[Part] = map(work, list(blocks(len(near.sizes), step)), label="searchlight")
     similarity = np.concatenate([part.similarity for part in parts])
