@@ -68,20 +68,21 @@ def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[
         for name, columns in regions[label].items():
             if not columns.any():
                 logger.warning("%s: region %s has no voxel in the brain", path.name, name)
-        contents[label] = digest({"files": [file_sha256(file) for file in (*_both(path), *_tables(path))]})
+        files = [file for file in (*_both(path), *_tables(path)) if file.exists()]
+        contents[label] = digest({"files": [file_sha256(file) for file in files]})
     return regions, contents
 
 
 def _tables(path: Path) -> list[Path]:
-    """Tables beside an atlas that may name its regions."""
+    """Tables beside an atlas that would name its regions; they need not exist."""
     parts = path.name.split(".")
-    beside = [path.with_name(".".join(parts[:n]) + ".tsv") for n in range(len(parts) - 1, 0, -1)]
-    return [table for table in beside if table.exists()]
+    return [path.with_name(".".join(parts[:n]) + ".tsv") for n in range(len(parts) - 1, 0, -1)]
 
 
 def _left_files(paths: Sequence[Path]) -> list[Path]:
     """Files of atlases, the left one for both hemispheres' files."""
-    return list(dict.fromkeys(_both(path)[0] for path in paths))
+    lefts = [(path, _both(path)[0]) for path in paths]
+    return [left for path, left in lefts if path == left or left not in paths]
 
 
 def _both(path: Path) -> tuple[Path, ...]:
