@@ -207,8 +207,9 @@ class Dataset:
         wanted = self.space if space is None else {"res": None, **parse_space(space)}
         if wanted["space"] is None:
             return None
-        # The participant's own T1w space goes without the entity in names of anatomies.
-        there = None if wanted["space"] == "T1w" else wanted["space"]
+        # The participant's own T1w space goes without the entity in names of anatomies, and the voxels of fsLR's CIFTI
+        # files lie in a template of another name.
+        there = {"T1w": None, "fsLR": "MNI152NLin6Asym"}.get(wanted["space"], wanted["space"])
         found = [
             path for source in self.sources for path in source.of("anatomy", label)
             if entities_of(path).get("space") == there and path.is_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from bidsdnn.spaces.cifti import CORTICES, open_cifti, read_cifti
 from bidsdnn.spaces.gifti import read_maps
 from bidsdnn.spaces.images import image_data
 from bidsdnn.spaces.mesh import REMEDY
+from bidsdnn.spaces.shared import FSAVERAGE5
 
 NOUNS = {
     Volume: ("voxel", "voxels"),
@@ -37,9 +39,9 @@ NOUNS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backdrop:
-    """What maps are drawn on.
+    """What maps are drawn on; meshes are read once.
 
     Parameters
     ----------
@@ -52,6 +54,33 @@ class Backdrop:
     scan: Scan | None = None
     folded: tuple[Path, ...] = ()
     inflated: tuple[Path, ...] = ()
+
+    def canvas(self, counts: tuple[int, int]) -> Sheet | None:
+        """Empty sheet of the meshes that have these numbers of vertices, fsaverage5 where none are named.
+
+        Parameters
+        ----------
+        counts : tuple of int
+            Vertices of the left and the right hemisphere.
+
+        Returns
+        -------
+        Sheet or None
+        """
+        fitting = [pair for pair in self._named if tuple(mesh.size for mesh in pair) == counts]
+        if fitting and counts not in self._canvases:
+            self._canvases[counts] = _canvas(fitting[0], fitting[-1])
+        if counts == (FSAVERAGE5, FSAVERAGE5) and counts not in self._canvases:
+            self._canvases[counts] = _canvas(inflated_fsaverage5(), fsaverage5())
+        return self._canvases.get(counts)
+
+    @cached_property
+    def _named(self) -> list[tuple[Mesh, ...]]:
+        return [tuple(map(read_mesh, pair)) for pair in (self.inflated, self.folded) if pair]
+
+    @cached_property
+    def _canvases(self) -> dict[tuple[int, int], Sheet]:
+        return {}
 
 
 def background(entries: list[Entry], problems: list[str]) -> Backdrop:
@@ -139,7 +168,7 @@ def read_picture(path: Path, base: Backdrop) -> Picture:
     kind = kind_of(path)
     if kind is Surface:
         maps = [read_maps(one) for one in hemispheres(path)]
-        sheet = _canvas((maps[0].shape[1], maps[1].shape[1]), base)
+        sheet = base.canvas((maps[0].shape[1], maps[1].shape[1]))
         parts = (lambda row: _sheet(row, sheet),) if sheet else ()
         return Picture(np.hstack(maps), kind, parts, "" if sheet else _unknown(path))
     if kind is Cifti:
@@ -158,11 +187,11 @@ def _grayordinates(path: Path, base: Backdrop) -> Picture:
     """Cortex on its mesh, where one is known, and the voxels below it as slices."""
     points = open_cifti(path)[2]
     counts = tuple(int(points.nvertices.get(name, 0)) for name in CORTICES)
-    start = np.concatenate([np.where(points.name == CORTICES[1], counts[0], 0)])
+    start = np.where(points.name == CORTICES[1], counts[0], 0)
     vertices = np.flatnonzero(np.isin(points.name, CORTICES))
     place = start[vertices] + np.asarray(points.vertex)[vertices]
     voxels = np.flatnonzero(~points.surface_mask)
-    sheet = _canvas((counts[0], counts[1]), base) if vertices.size else None
+    sheet = base.canvas((counts[0], counts[1])) if vertices.size else None
 
     def on_sheet(row: np.ndarray) -> Sheet:
         assert sheet is not None
@@ -185,17 +214,9 @@ def _unknown(path: Path) -> str:
     return f"There is no picture of the cortex in {path.name}, because its mesh is not known: {REMEDY}."
 
 
-def _canvas(counts: tuple[int, int], base: Backdrop) -> Sheet | None:
-    """Empty sheet of the meshes that have these numbers of vertices, fsaverage5 where none are named."""
-    named = [tuple(map(read_mesh, pair)) for pair in (base.inflated, base.folded) if pair]
-    fitting = [pair for pair in named if tuple(mesh.size for mesh in pair) == counts]
-    if not fitting:
-        known = fsaverage5()
-        fitting = [inflated_fsaverage5(), known] if tuple(mesh.size for mesh in known) == counts else []
-    if not fitting:
-        return None
-    folds = np.concatenate([sulci(mesh) for mesh in fitting[-1]])
-    return Sheet(np.full(sum(counts), np.nan), (fitting[0][0], fitting[0][1]), folds)
+def _canvas(drawn: tuple[Mesh, ...], folded: tuple[Mesh, ...]) -> Sheet:
+    folds = np.concatenate([sulci(mesh) for mesh in folded])
+    return Sheet(np.full(len(folds), np.nan), (drawn[0], drawn[1]), folds)
 
 
 def inflated_fsaverage5() -> tuple[Mesh, ...]:

@@ -171,3 +171,11 @@ def test_regions_time_series_are_found_by_a_filter(dataset):
     chosen = {"bold": {"suffix": "timeseries", "extension": ".ptseries.nii", "atlas": "B"}}
     (run,) = open_dataset(dataset, filters=chosen).runs("01")
     assert run.bold.name.endswith("_atlas-B_den-91k_timeseries.ptseries.nii")
+
+
+def test_the_anatomy_under_cifti_is_its_template(dataset):
+    anatomy = "sub-01/anat/sub-01_space-MNI152NLin6Asym_res-2_desc-preproc_T1w.nii.gz"
+    derived(
+        dataset, anatomy, "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz", f"{STEM}_space-fsLR_den-91k_bold.dtseries.nii"
+    )
+    assert open_dataset(dataset).anatomy("01") == dataset / "derivatives" / "fmriprep" / anatomy
