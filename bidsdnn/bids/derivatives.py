@@ -30,7 +30,7 @@ from bidsdnn.spaces import Space
 
 IGNORED = "*.html\nfigures\ngroup\n*_statmap.*\n*_relmat.*\n*_results.*\n*_trials.*\n*_design.*\n"
 # BIDS knows no masks and segmentations of surfaces and CIFTI that have a task in their names.
-IGNORED += "*hemi-*\n*.dlabel.nii\n*_space-fsLR_*\n"
+IGNORED += "*hemi-*\n*.dlabel.nii\n*.plabel.nii\n*_space-fsLR_*\n"
 DESCRIPTIONS = {
     "desc-singletrial": "Response to each trial, one volume a trial",
     "desc-condition": "Response to each stimulus: the mean over its trials of responses z-scored within each run",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from bids.layout import BIDSLayout
 
 from bidsdnn.bids.arrays import read_rdms
 from bidsdnn.bids.derivatives import Derivatives
@@ -166,3 +168,19 @@ def test_a_surfaces_two_files_come_together(out, monkeypatch):
     assert sorted(path.name for path in (out.root / "sub-01" / "func").iterdir()) == names
     right.unlink()
     assert not out.current("encoding", "hash", **entities)
+
+
+def test_pybids_finds_our_products_by_their_entities(out):
+    entities = {"sub": "01", "task": "t", "space": "fsaverage", "den": "10k"}
+    for network in ("a+x", "b"):
+        one = Result(f"encoding{network[0]}", maps=(Map("pearsonr", np.ones((1, 8)), network),))
+        out.save(one, SHEET, "hash", **entities)
+    out.start({})
+    out.write_map(out.image_path("statmap", SPACE, tpl="S", stat="mean", desc="x"), np.ones(8), SPACE, {})
+    config = ["bids", str(files("bidsdnn.bids") / "pybids.json")]
+    layout = BIDSLayout(out.root, validate=False, is_derivative=True, config=config)
+    found = layout.get(suffix="statmap", stat="pearsonr", hemi="R", model="a+x", den="10k", extension=".func.gii")
+    assert [one.filename for one in found] == [
+        "sub-01_task-t_hemi-R_space-fsaverage_den-10k_model-a+x_stat-pearsonr_desc-encodinga_statmap.func.gii"
+    ]
+    assert [one.get_entities()["stat"] for one in layout.get(template="S", extension=".nii.gz")] == ["mean"]
