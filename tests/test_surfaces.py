@@ -212,3 +212,32 @@ def test_a_mesh_of_other_vertices_is_refused(out, dataset, tmp_path, capsys):
     config.write_text(f'mesh = ["{mesh}"]\n')
     assert main([*arguments, "--config-file", str(config)]) == 2
     assert "give the left and the right hemisphere's, --mesh L R" in capsys.readouterr().err
+
+
+def test_regions_time_series_are_responses_too(dataset, tmp_path):
+    """A table of region means, as XCP-D writes them, found by a filter file."""
+    prep, mine = dataset / "derivatives" / "fmriprep", tmp_path / "mine"
+    atlas = dataset / "derivatives" / "planted" / ATLASES[CIFTI]
+    tables = []
+    for run in (1, 2):
+        stem = f"sub-01/func/sub-01_task-objects_run-{run}_space-fsLR"
+        space = Cifti.from_files([prep / f"{stem}_den-5k_bold.dtseries.nii"])
+        series = space.read(prep / f"{stem}_den-5k_bold.dtseries.nii")
+        means = {name: series[:, where].mean(axis=1) for name, where in space.regions(atlas).items()}
+        tables.append(mine / f"{stem}_atlas-planted_timeseries.tsv")
+        tables[-1].parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(means).to_csv(tables[-1], sep="\t", index=False)
+        tables[-1].with_suffix(".json").write_text('{"RepetitionTime": 2, "StartTime": 1}')
+    chosen = tmp_path / "filter.json"
+    chosen.write_text('{"bold": {"suffix": "timeseries", "extension": ".tsv", "desc": null}}')
+    arguments = [str(dataset), str(tmp_path / "out"), "participant", "--participant-label", "01", "--network", "demo",
+                 "--analysis", "encoding", "--permutations", "19", "--nprocs", "1", "--bids-filter-file", str(chosen),
+                 "-d", f"mine={mine}", f"fmriprep={prep}", "--atlas", str(tables[0])]  # fmt: skip
+    assert main(arguments) == 0
+    scores = read_table(next((tmp_path / "out").glob("sub-01/func/*_atlas-planted_*desc-encoding_results.tsv")))
+    assert (scores["n_voxels"] == 1).all()
+    # A region's mean keeps little of what its voxels tell apart: least of all where they see details.
+    found = bests(scores, "pearsonr")
+    assert (found["middle"], found["late"]) == (PLANTED["middle"], PLANTED["late"])
+    assert scores.groupby("region")["pearsonr"].max()[["middle", "late"]].min() > 0.3
+    assert "no picture of" in (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
