@@ -229,10 +229,8 @@ def _still(comparison: str, brains: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(sides).to(brains)
     origin = brains
     if comparison == "spearman":
-        # Equal distances differ by rounding; on a grid of a millionth of the largest they are ties again.
-        steps = 2**20 if brains.dtype == torch.float32 else 2**40
-        brains = origin = mean_ranks((brains * (steps / brains.amax(dim=1, keepdim=True))).round_())
-    if comparison != "cosine":
+        brains = origin = mean_ranks(brains)
+    elif comparison == "pearson":
         brains = brains - brains.mean(dim=1, keepdim=True)
     length = torch.linalg.vector_norm(brains, dim=1, keepdim=True)
     least = 4 * torch.finfo(brains.dtype).eps * torch.linalg.vector_norm(origin, dim=1, keepdim=True)
