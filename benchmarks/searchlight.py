@@ -3,7 +3,8 @@
 Usage: OMP_NUM_THREADS=1 python benchmarks/searchlight.py [--centres 20000] [--voxels 100] [--stimuli 92] [--layers 1]
 
 Peers that are not installed are left out. They compute as many centres as --peer-centres, on --jobs processes, and
-their time is taken as proportional to that number; what they find is compared with what is found here.
+their time is taken as proportional to that number; what they find is compared with what is found here. With --jobs 1
+seconds are those of the processor, which other programs on the machine do not change.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def main() -> None:
     for comparison in ("spearman", "pearson"):
         compare(values, near, models, comparison, asked)
     with workers(asked.jobs) as spread:
-        _, took = timed(lambda: searchlight(values, near, models, permutations=asked.permutations, map=spread))
+        _, took = timed(
+            lambda: searchlight(values, near, models, permutations=asked.permutations, map=spread), asked.jobs
+        )
     print(f"  bidsdnn, spearman with {asked.permutations} permutations on {asked.jobs} processes {took:8.2f} s")
 
 
@@ -56,13 +59,15 @@ def compare(
             # Processes start once for a whole run.
             spread(start, range(4 * jobs))
             for _ in range(asked.repeats):
-                found, took = timed(lambda: searchlight(values, near, models, comparison=comparison, map=spread))
+                found, took = timed(lambda: searchlight(values, near, models, comparison=comparison, map=spread), jobs)
                 best = min(best, took)
                 print(f"  bidsdnn, {comparison:8s} on {jobs} processes {took:8.2f} s")
     part = near[: asked.peer_centres]
     for name, peer in (("rsatoolbox", rsatoolbox), ("mne_rsa", mne_rsa)):
         if importlib.util.find_spec(name):
-            theirs, took = timed(lambda peer=peer: peer(values, part, models, comparison, asked.jobs))
+            # What a first call imports does not count.
+            peer(values, near[:8], models, comparison, asked.jobs)
+            theirs, took = timed(lambda peer=peer: peer(values, part, models, comparison, asked.jobs), asked.jobs)
             took *= near.shape[0] / part.shape[0]
             error = np.abs(theirs - found.similarity[:, : part.shape[0]]).max()
             print(
@@ -118,10 +123,11 @@ def mne_rsa(values: np.ndarray, near: csr_array, models: np.ndarray, comparison:
     return np.reshape(found, (len(models), near.shape[0]))
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
+def timed(call: Callable[[], Any], jobs: int) -> tuple[Any, float]:
+    clock = time.process_time if jobs == 1 else time.perf_counter
+    start = clock()
     result = call()
-    return result, time.perf_counter() - start
+    return result, clock() - start
 
 
 if __name__ == "__main__":
