@@ -1,6 +1,6 @@
 """The responses of all runs at once: series wait in scratch files, and are read a block of voxels at a time.
 
-Each image is decompressed once, into a file of float32 that is mapped into memory; so memory holds one run while runs
+Each image is decompressed once, into a file of float32; so memory holds one run while runs
 are read, and a block of voxels of all runs while the model is fitted, however many runs there are.
 """
 
@@ -51,7 +51,31 @@ class Joint:
     left_out: list[str] = field(default_factory=list)
 
 
-def copy_run(task: Task, *, folder: Path) -> tuple[Path, Recording]:
+@dataclass(frozen=True)
+class Stored:
+    """A table in a ``.npy`` file of which a slice is in memory when it is asked for, and no longer.
+
+    A map that stayed open would keep every page that was ever read among the process' memory.
+
+    Parameters
+    ----------
+    path : Path
+    shape : tuple of int
+    """
+
+    path: Path
+    shape: tuple[int, int]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.array(np.load(self.path, mmap_mode="r")[key])
+
+
+def copy_run(task: Task, *, folder: Path) -> tuple[Stored, Recording]:
     """Read one run, prepare it, and put its series into a file.
 
     Parameters
@@ -62,15 +86,16 @@ def copy_run(task: Task, *, folder: Path) -> tuple[Path, Recording]:
 
     Returns
     -------
-    path : Path
-        A ``.npy`` file of float32, shape (kept, size).
+    series : Stored
+        Of float32, shape (kept, size).
     recording : Recording
         Without the series.
     """
     recording = load_run(task)
     path = folder / f"{task.run.name or 'run'}.npy"
     np.save(path, np.asarray(recording.series, dtype=np.float32))
-    return path, replace(recording, series=np.empty((0, 0), dtype=np.float32))
+    series = Stored(path, recording.series.shape)
+    return series, replace(recording, series=np.empty((0, 0), dtype=np.float32))
 
 
 def estimate_jointly(tasks: Sequence[Task], *, map: Map, work_dir: Path | None = None) -> Joint:
@@ -98,7 +123,7 @@ def estimate_jointly(tasks: Sequence[Task], *, map: Map, work_dir: Path | None =
         work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bidsdnn-", dir=work_dir) as folder:
         copied = map(partial(copy_run, folder=Path(folder)), tasks, label=f"sub-{tasks[0].run.sub} runs")
-        bolds = [np.load(path, mmap_mode="r") for path, _ in copied]
+        bolds = [series for series, _ in copied]
         recordings = [recording for _, recording in copied]
         fit = partial(_fit, tasks, recordings, bolds)
         whole = fit(range(len(tasks)))
