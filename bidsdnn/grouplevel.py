@@ -177,7 +177,7 @@ def _table(
     means = whole.groupby(keys, sort=False).mean(numeric_only=True).reindex(order).reset_index()
     present = np.isfinite(values).sum(axis=0)
     result = means[keys].copy()
-    for column in ("n_voxels", score, "r2"):
+    for column in ("n_voxels", score, "r2", "ceiling", "pearsonr_normalized"):
         if column in means:
             result[column] = means[column]
     spread = np.nanstd(np.where(present >= FEWEST, values, 0.0), axis=0, ddof=1)

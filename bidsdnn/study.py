@@ -14,6 +14,7 @@ import pandas as pd
 
 from bidsdnn import activations
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
+from bidsdnn.bids.confounds import STRATEGIES, known_strategy
 from bidsdnn.bids.dataset import Dataset, Run, open_dataset
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.events import choose_stimulus_column, edit_events, read_events
@@ -27,7 +28,7 @@ from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, MissingInputError
 from bidsdnn.geometry import METRICS
 from bidsdnn.journal import Journal, software
-from bidsdnn.lookup import bind, resolve
+from bidsdnn.lookup import bind, closest, resolve
 from bidsdnn.methods.responses import HRFS
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.extract import device as torch_device
@@ -118,6 +119,10 @@ def check_response(config: Config) -> None:
     # The mean over a window takes the parameter, and no value but ols.
     if config.noise != "ols" and ("noise" not in taken or config.response == "window"):
         raise ConfigError(f"--noise {config.noise}: {config.response} has no model of the noise; use --noise ols")
+    for name in config.confounds:
+        # No column has the name of a strategy with another number.
+        if name.partition("-")[0] in {known.partition("-")[0] for known in STRATEGIES} and not known_strategy(name):
+            raise ConfigError(f"--confounds {name}: no such strategy; {closest(name, STRATEGIES)}")
     if config.hrf == "library" and config.response != "glmsingle":
         raise ConfigError(f"--hrf library: {config.response} has one response for all voxels; use --response glmsingle")
     resolve(config.hrf, {name: name for name in (*HRFS, "library")})

@@ -265,6 +265,7 @@ def test_fewer_stimuli_than_folds(run, bids, tmp_path):
         (["--network", "none", "--hrf", "library"], 2, "--hrf library: lss has one response .*--response glmsingle"),
         (["--network", "none", "--noise", "ar1", "--response", "window"], 2, "--noise ar1: window has no model"),
         (["--network", "none", "--stimulus-id-map", "none.tsv"], 66, "none.tsv"),
+        (["--network", "none", "--confounds", "motion-7"], 2, "--confounds motion-7: no such strategy; did you mean"),
         (["--network", "none", "--run-label", "1", "--confounds", "motoin"], 65, "confounds.*did you mean motion"),
         (["--network", "none", "--run-label", "1", "--fd-threshold", "0.001"], 65, "run-1_.*volumes are left"),
         (["--network", "none", "--run-label", "1", "--dummy-scans", "900"], 65, "run-1_.*0 of .*volumes are left"),

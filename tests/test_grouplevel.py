@@ -17,11 +17,12 @@ from bidsdnn.spaces import Volume
 
 MODEL = {"task": "t", "space": "MNI152NLin2009cAsym", "model": "net"}
 OPTIONS = {"permutations": 500, "seed": 0}
+COLUMNS = ["network", "layer", "region", "n_voxels", "pearsonr", "r2", "p"]
 
 
 def write_table(out, sub, rows, **entities):
     names = {**MODEL, "atlas": "a", **entities}
-    table = pd.DataFrame(rows, columns=["network", "layer", "region", "n_voxels", "pearsonr", "r2", "p"])
+    table = pd.DataFrame(rows, columns=COLUMNS)
     path = out.path("results", ".tsv", sub=sub, **names, desc="encoding")
     out.write_table(path, table, {"Layers": ["b", "a"], "Network": "net", "ConfigurationHash": sub})
 
@@ -55,6 +56,17 @@ def test_scores_are_joined_by_layer_and_region(out):
     sidecar = json.loads(path.with_suffix(".json").read_text())
     assert sidecar["SmallestAttainableP"] == 1 / 32
     assert len(sidecar["Participants"]) == 5
+
+
+def test_ceilings_and_normalised_scores_are_averaged(out):
+    for sub, ceiling, normal in (("01", 0.5, 0.4), ("02", 0.7, np.nan), ("03", 0.6, 0.8)):
+        table = pd.DataFrame(rows({("a", "V1"): 0.2}), columns=COLUMNS)
+        path = out.path("results", ".tsv", sub=sub, **MODEL, atlas="a", desc="encoding")
+        out.write_table(path, table.assign(ceiling=ceiling, pearsonr_normalized=normal), {"ConfigurationHash": sub})
+    group(out, ["01", "02", "03"], **OPTIONS)
+    table = read_table(next((out.root / "group").glob("*.tsv")))
+    assert table["ceiling"].tolist() == [0.6]
+    assert table["pearsonr_normalized"].tolist() == [pytest.approx(0.6)]
 
 
 def test_a_region_that_a_participant_lacks_uses_the_others(out):

@@ -21,6 +21,9 @@ MAX_ROWS = 2000
 _SCORES = frozenset(
     {
         "pearsonr",
+        "pearsonr_normalized",
+        "ceiling",
+        "max_trial_r",
         "pearsonr_folds_sem",
         "r2",
         "p",
@@ -34,7 +37,10 @@ _SCORES = frozenset(
     }
 )
 _NAMES = {
-    "n_voxels": "voxels", "pearsonr": "mean r", "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
+    "n_voxels": "voxels", "n_voxels_low_ceiling": "voxels with a ceiling below .1", "pearsonr": "mean r",
+    "ceiling": "mean ceiling", "pearsonr_normalized": "r over ceiling", "max_trial_r": "highest r of trials",
+    "n_volumes_left_out": "volumes left out", "n_overlapping": "overlapping trials", "n_confounds": "confounds",
+    "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
     "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",
     "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
     "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",

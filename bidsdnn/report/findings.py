@@ -235,6 +235,8 @@ def _details(row: pd.Series, test: str, reliability: dict[str, float]) -> list[s
         details.append(count(row["n_participants"], "participant"))
     if np.isfinite(reliability.get(str(row["region"]), np.nan)):
         details.append(f"reliability {number(reliability[str(row['region'])])}")
+    if np.isfinite(row.get("pearsonr_normalized", np.nan)):
+        details.append(f"{number(row['pearsonr_normalized'])} of the noise ceiling")
     return details
 
 

@@ -159,6 +159,8 @@ def _summary(table: pd.DataFrame) -> Markup:
     if "n_trials" in table:
         dropped = table["n_dropped"].sum() if "n_dropped" in table else 0
         parts.append(f"{count(table['n_trials'].sum(), 'trial')}, {dropped:,.0f} dropped")
+    if "n_volumes_left_out" in table and table["n_volumes_left_out"].sum():
+        parts.append(f"{count(table['n_volumes_left_out'].sum(), 'volume')} left out of the fit")
     if "mean_fd" in table and table["mean_fd"].notna().any():
         parts.append(f"mean framewise displacement {table['mean_fd'].mean():.2f} mm")
     if "tsnr" in table and table["tsnr"].notna().any():

@@ -68,3 +68,12 @@ def test_without_p_nothing_is_claimed():
 )
 def test_smallest_p_of_sign_flips(n, draws, least):
     assert smallest_p(n, draws) == pytest.approx(least)
+
+
+def test_normalised_scores_are_said_where_there_is_a_ceiling():
+    table = encoding_table().assign(ceiling=0.5, pearsonr_normalized=lambda rows: rows["pearsonr"] / 0.5)
+    table.loc[table["region"] == "late", "pearsonr_normalized"] = np.nan
+    said = findings(table, "pearsonr", verb="predicted", symbol="mean r", test="")
+    early, late = (next(str(item) for item in said.items if name in str(item)) for name in ("early", "late"))
+    assert ".82 of the noise ceiling" in early
+    assert "noise ceiling" not in late
