@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.errors import DataError
-from bidsdnn.geometry import FEWEST_STIMULI, Regions, rsa
+from bidsdnn.geometry import FEWEST_STIMULI, Regions, rsa, similarity
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING, normalized, split_half
 from bidsdnn.methods.models import Ridge
@@ -272,6 +272,8 @@ def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions) -> Resul
     return Result("reliability", tables={"reliability": pd.DataFrame(rows)}, sidecar={"Methods": summary(split_half)})
 
 
-ANALYSES: dict[str, Callable[..., Result]] = {"encoding": encoding, "rsa": rsa, "searchlight": searchlight}
+ANALYSES: dict[str, Callable[..., Result]] = {
+    "encoding": encoding, "rsa": rsa, "searchlight": searchlight, "similarity": similarity,
+}  # fmt: skip
 NEEDS_NETWORK = {"encoding", "searchlight"}
 """Analyses that are left out, and named in the report, when no network is asked for."""

@@ -157,6 +157,10 @@ def _add_responses(g: Any) -> None:
 def _add_analyses(g: Any) -> None:
     g.add_argument("--analysis", nargs="+", metavar="NAME", help="default: encoding rsa")
     g.add_argument("--rdm", nargs="+", metavar="NAME=PATH", help="measured RDMs, a file a region, in place of brains")
+    g.add_argument(
+        *_names("--rdm-column"), nargs="+", metavar="NAME[=TSV]",
+        help="behaviour or categories as models: a column of the events, of stimuli.tsv, or of a table",
+    )  # fmt: skip
     g.add_argument(*_names("--rdm-metric"), metavar="NAME", help="distance between stimuli (default: correlation)")
     g.add_argument(
         *_names("--rdm-comparison"), nargs="+", metavar="NAME", help="between RDMs (default: spearman pearson)"
@@ -164,6 +168,7 @@ def _add_analyses(g: Any) -> None:
     g.add_argument(
         "--radius", type=float, metavar="MM", help="of a searchlight, along the cortex on surfaces (default: 10)"
     )
+    g.add_argument("--iterate", choices=("channel", "position"), help="compare each channel or position of a layer too")
     g.add_argument("--permutations", type=int, metavar="N", help="for every p (default: 1000)")
     g.add_argument(*_names("--random-seed"), type=int, metavar="N", help="default: 0")
     g.add_argument(

@@ -127,9 +127,11 @@ class Config(BaseModel):
     analysis: tuple[str, ...] = ("encoding", "rsa")
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
     rdm: dict[str, Path] = Field(default_factory=dict)
+    rdm_column: tuple[str, ...] = ()
     rdm_metric: str = "correlation"
     rdm_comparison: tuple[str, ...] = ("spearman", "pearson")
     radius: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    iterate: Literal["channel", "position"] | None = None
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
 
@@ -188,6 +190,16 @@ class Config(BaseModel):
     def _absolute_derivatives(cls, paths: dict[str, Path]) -> dict[str, Path]:
         return {name: path.expanduser().absolute() for name, path in paths.items()}
 
+    @field_validator("rdm_column")
+    @classmethod
+    def _absolute_columns(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        split = [text.partition("=") for text in texts]
+        names = [name for name, _, _ in split]
+        for name in names:
+            if not name or names.count(name) > 1:
+                raise ValueError(f"column {name!r} stands {names.count(name)} times; write NAME or NAME=FILE.tsv once")
+        return tuple(name + (f"={Path(path).expanduser().absolute()}" if path else "") for name, _, path in split)
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         # A link or `..` must not lead results into the input.
@@ -207,6 +219,12 @@ class Config(BaseModel):
         if "none" in self.confounds and len(self.confounds) > 1:
             raise ValueError("confounds: `none` stands alone; leave it out, or leave out the others")
         return self
+
+    @property
+    def columns(self) -> dict[str, Path | None]:
+        """Columns of ``--rdm-column``, and the files they are in; None for the dataset's own tables."""
+        split = [text.partition("=") for text in self.rdm_column]
+        return {name: Path(path) if path else None for name, _, path in split}
 
     @property
     def networks(self) -> tuple[NetworkSpec, ...]:

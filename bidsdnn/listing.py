@@ -7,9 +7,9 @@ from typing import Any
 
 from bidsdnn.analyses import ANALYSES
 from bidsdnn.config import NetworkSpec
-from bidsdnn.geometry import METRICS
 from bidsdnn.lookup import summary
 from bidsdnn.methods import models, responses, similarity
+from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.networks.zoo import NETWORKS, build
 
 
@@ -34,7 +34,7 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
     tables: dict[str, Any] = {
         "analyses": ANALYSES,
         "responses": {**responses.RESPONSES, **responses.ACROSS_RUNS},
-        "dissimilarities": METRICS,
+        "dissimilarities": DISSIMILARITIES,
         "similarities": similarity.SIMILARITIES,
         "models": models.MODELS,
     }

@@ -54,11 +54,14 @@ class Group:
         In memory or on disk; sliced by columns.
     network : str
         Label of the network it belongs to; empty for a brain.
+    shape : tuple of int
+        Of one item's values before they were flattened; empty where it is not known.
     """
 
     name: str
     values: Any
     network: str = ""
+    shape: tuple[int, ...] = ()
 
     def gram(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Inner products of the rows, shape (n, n), the rows' sums, and the number of columns."""

@@ -20,6 +20,7 @@ from bidsdnn import activations, grouplevel, reports
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability
 from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
+from bidsdnn.bids.columns import read_columns
 from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.events import read_id_map
@@ -28,6 +29,7 @@ from bidsdnn.bids.meshes import find_meshes
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
+from bidsdnn.geometry import PIXELS
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.extract import device as torch_device
@@ -38,6 +40,7 @@ from bidsdnn.published import group_labels, published
 from bidsdnn.responses import responses, shared_entities
 from bidsdnn.single_trials import Task
 from bidsdnn.spaces import shared_space
+from bidsdnn.stimuli import file_sha256
 from bidsdnn.study import (
     Participant,
     Study,
@@ -51,7 +54,9 @@ from bidsdnn.study import (
     load_participants,
     notes,
     open_study_dataset,
+    shown_stimuli,
 )
+from bidsdnn.trials import trials
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +251,12 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
 
     matched = [table.match(brain).groups for table, _ in features]
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
+    events = [one.shown.events[run.events] for run in runs if run.events is not None]
+    columns = read_columns(config.columns, index=study.index, events=events, sub=one.label)
+    more = {
+        "trials": trials(tasks), "columns": columns, "iterate": config.iterate,
+        "stimuli": shown_stimuli(one.shown, study.index.root),
+    }  # fmt: skip
     for name in config.analysis:
         if x is not None or name not in NEEDS_NETWORK:
             analyse(
@@ -257,6 +268,7 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
                 ceiling=np.sqrt(np.clip(reliable, 0, None)),
                 content=digest({"y": content, "x": [made for _, made in features]}),
                 entities=entities,
+                more=more,
             )
     logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
 
@@ -271,6 +283,7 @@ def analyse(
     ceiling: np.ndarray,
     content: str,
     entities: Mapping[str, str],
+    more: Mapping[str, Any],
 ) -> None:
     """Run one analysis and write its result, unless the same result is there.
 
@@ -289,6 +302,8 @@ def analyse(
         Hash of what the tables and regions depend on.
     entities : mapping
         Of the participant's products.
+    more : mapping
+        What else the program passes to an analysis that takes it: single trials, columns, pictures.
     """
     config = study.config
     function = resolve(name, ANALYSES)
@@ -300,15 +315,21 @@ def analyse(
         "comparisons": config.rdm_comparison,
         "radius": config.radius,
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
-        "seed": seed_for(config.random_seed, entities["sub"]),
+        "seed": seed_for(config.random_seed, entities["sub"]), **more,
     }  # fmt: skip
     taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
     own = config.parameters.get(name, {})
     # A user's function is part of what its result depends on; a built-in one changes with the version.
     source = "" if name in ANALYSES else inspect.getsource(function)
     settings: dict[str, Any] = {
-        key: taken[key] for key in ("permutations", "seed", "metric", "comparisons", "radius") if key in taken
+        key: taken[key]
+        for key in ("permutations", "seed", "metric", "comparisons", "radius", "iterate")
+        if key in taken
     }
+    if taken.get("columns"):
+        settings["columns"] = {key: table.to_csv() for key, table in taken["columns"].items()}
+    if PIXELS in own.get("control", ()) and taken.get("stimuli") is not None:
+        settings["pictures"] = [file_sha256(path) for path in taken["stimuli"].paths]
     content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
     stem = function.__name__.replace("_", "") if name not in ANALYSES else name
     if study.derivatives.current(stem, content, **entities):

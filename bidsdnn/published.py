@@ -7,20 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from bidsdnn import reports
+from bidsdnn.bids.columns import read_columns
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.rdms import count_stimuli, name_stimuli, read_people
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, SelectionError
-from bidsdnn.geometry import compare
+from bidsdnn.geometry import METRICS, compare
 from bidsdnn.journal import software
 from bidsdnn.parallel import Outcome, seed_for
 from bidsdnn.patterns import Patterns
-from bidsdnn.stimuli import file_sha256
+from bidsdnn.stimuli import Stimuli, file_sha256
 from bidsdnn.study import Study, all_stimuli, extract_stimuli
 
 logger = logging.getLogger(__name__)
+
+OF_BRAINS = ("folds", "noise", "shrinkage", "by")
+"""Parameters of RSA that say how brains are measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +91,9 @@ def read_published(config: Config, known: Sequence[str]) -> Published:
     return Published(shared, people, content)
 
 
-def compare_published(study: Study, features: Sequence[tuple[Patterns, str]], found: Published, label: str) -> None:
+def compare_published(
+    study: Study, features: Sequence[tuple[Patterns, str]], stimuli: Stimuli, found: Published, label: str
+) -> None:
     """Compare the layers with one participant's RDMs and write the result.
 
     Parameters
@@ -94,26 +101,31 @@ def compare_published(study: Study, features: Sequence[tuple[Patterns, str]], fo
     study : Study
     features : sequence of (Patterns, str)
         Activations of each network to the stimuli, and the hash of what they depend on.
+    stimuli : Stimuli
+        Those of the RDMs, with hashes.
     found : Published
     label : str
         Of the participant.
     """
     config = study.config
     seed = seed_for(config.random_seed, label)
+    columns = read_columns(config.columns, index=study.index, sub=label)
+    own = config.parameters.get("rsa", {})
     content = digest({
         "rdms": found.content, "networks": [made for _, made in features], "metric": config.rdm_metric, "label": label,
-        "comparisons": config.rdm_comparison, "permutations": config.permutations, "seed": seed,
+        "comparisons": config.rdm_comparison, "permutations": config.permutations, "seed": seed, "parameters": own,
+        "columns": {name: table.to_csv() for name, table in columns.items()}, "iterate": config.iterate,
+        "stimuli": dict(zip(stimuli.ids, stimuli.table["sha256"], strict=True)),
     })  # fmt: skip
     if study.derivatives.current("rsa", content, sub=label):
         logger.info("sub-%s: rsa is up to date", label)
         return
-    position = {name: row for row, name in enumerate(features[0][0].ids)}
-    rows = np.array([position[name] for name in found.ids])
-    groups = [group for table, _ in features for group in table.take(rows).groups]
-    x = Patterns(features[0][0].take(rows).items, groups)
+    items = pd.DataFrame({"stimulus_id": found.ids})
+    groups = [group for table, _ in features for group in table.match(Patterns(items, ())).groups]
     result = compare(
-        x, found.ids, {"": found.people[label]}, permutations=config.permutations, seed=seed, map=study.map,
-        metric=config.rdm_metric, comparisons=config.rdm_comparison,
+        Patterns(items, groups) if groups else None, found.ids, {"": found.people[label]}, columns=columns,
+        permutations=config.permutations, seed=seed, map=study.map, metric=config.rdm_metric,
+        comparisons=config.rdm_comparison, iterate=config.iterate, stimuli=stimuli, **own,
     )  # fmt: skip
     sidecar = {**result.sidecar, "Software": software()}
     study.derivatives.save(replace(result, sidecar=sidecar), None, content, sub=label)
@@ -121,8 +133,18 @@ def compare_published(study: Study, features: Sequence[tuple[Patterns, str]], fo
 
 def check(config: Config) -> None:
     """Refuse what published RDMs do not allow."""
-    if not config.networks:
-        raise ConfigError("--rdm with --network none: there is nothing to compare the RDMs with; name a network")
+    if not config.networks and not config.rdm_column:
+        raise ConfigError(
+            "--rdm with --network none: there is nothing to compare the RDMs with; name a network, or an --rdm-column"
+        )
+    if config.rdm_metric not in METRICS:
+        raise ConfigError(
+            f"--rdm with --rdm-metric {config.rdm_metric}: that of the layers, which have no repeats; choose one of "
+            f"{', '.join(METRICS)}"
+        )
+    for name in config.parameters.get("rsa", {}):
+        if name in OF_BRAINS:
+            raise ConfigError(f"parameters.rsa.{name}: the RDMs of --rdm are measured already; leave it out")
     if config.atlas:
         raise ConfigError("--rdm with --atlas: the names of the files are the regions; leave out --atlas")
 
@@ -144,11 +166,12 @@ def published(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     check(study.config)
     stimuli = all_stimuli(study)
     found = read_published(study.config, stimuli.ids)
-    features = extract_stimuli(study, stimuli.select(found.ids), {})
+    chosen = stimuli.select(found.ids)
+    features = extract_stimuli(study, chosen, {})
     outcomes = []
     for label in found.people:
         with study.journal.about(f"sub-{label}"):
-            compare_published(study, features, found, label)
+            compare_published(study, features, chosen, found, label)
         report = reports.participant_page(study.derivatives, label)
         study.announce(f"sub-{label}: {report}")
         outcomes.append(Outcome(f"sub-{label}", value=report))

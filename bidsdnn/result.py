@@ -36,6 +36,32 @@ class Map:
 
 
 @dataclass(frozen=True, eq=False)
+class Matrices:
+    """Symmetric matrices over the same items, other than the regions' RDMs.
+
+    Parameters
+    ----------
+    desc : str
+        Goes after ``desc-``.
+    ids : sequence of str
+        Items, in the matrices' order.
+    values : mapping of str to ndarray, shape (n * (n - 1) / 2,)
+        Condensed, by name.
+    atlas, network : str
+        Go into the file's name, where they are not empty.
+    sidecar : mapping
+        Further keys of the JSON file beside them.
+    """
+
+    desc: str
+    ids: Sequence[str]
+    values: Mapping[str, np.ndarray]
+    atlas: str = ""
+    network: str = ""
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What an analysis found.
 
@@ -49,6 +75,8 @@ class Result:
         ``atlas`` among the others, which become parts of the file's name.
     arrays : mapping of str to (list of str, mapping of str to ndarray)
         By atlas: the stimuli, and the condensed RDM of each region.
+    matrices : tuple of Matrices
+        Others, as the RDMs of each run.
     sidecar : mapping
         What a reader needs to know to trust the numbers: methods, number of stimuli, folds, permutations.
     """
@@ -57,4 +85,5 @@ class Result:
     maps: tuple[Map, ...] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     arrays: Mapping[str, tuple[Sequence[str], Mapping[str, np.ndarray]]] = field(default_factory=dict)
+    matrices: tuple[Matrices, ...] = ()
     sidecar: Mapping[str, Any] = field(default_factory=dict)

@@ -274,4 +274,27 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def pixels(stimuli: Stimuli, *, size: int = 32) -> np.ndarray:
+    """Read pictures at a low resolution, to tell what a model explains beyond them.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+    size : int
+        Width and height that each picture is brought to.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_stimuli, 3 * size * size)
+        From 0 to 1.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        If a picture is missing or unreadable.
+    """
+    small = [load_image(path).resize((size, size), Image.Resampling.BOX) for path in stimuli.paths]
+    return np.array([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in small])
+
+
 LOADERS: dict[str, Callable[..., Any]] = {"image": load_image}

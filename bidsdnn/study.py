@@ -14,6 +14,7 @@ import pandas as pd
 
 from bidsdnn import activations
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
+from bidsdnn.bids.columns import check_table
 from bidsdnn.bids.confounds import STRATEGIES, known_strategy
 from bidsdnn.bids.dataset import Dataset, Run, open_dataset
 from bidsdnn.bids.derivatives import Derivatives
@@ -26,11 +27,10 @@ from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, MissingInputError
-from bidsdnn.geometry import METRICS
+from bidsdnn.geometry import check as check_rsa
 from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, closest, resolve
 from bidsdnn.methods.responses import HRFS
-from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
@@ -43,7 +43,10 @@ from bidsdnn.stimuli import Stimuli
 
 logger = logging.getLogger(__name__)
 
-SUPPLIED = ("regions", "permutations", "seed", "map", "device", "metric", "comparisons", "radius", "ceiling")
+SUPPLIED = (
+    "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "columns", "stimuli",
+    "iterate", "radius", "ceiling",
+)  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
 
 SUPPLIED_TO_RESPONSES = ("frame_times", "nuisance", "hrf", "noise", "device", "sessions")
@@ -98,9 +101,11 @@ def check_configuration(config: Config) -> None:
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
     check_parameters(**config.parameters.get("searchlight", {}))
     check_response(config)
-    resolve(config.rdm_metric, METRICS)
-    for name in config.rdm_comparison:
-        resolve(name, SIMILARITIES)
+    for name in ("rsa", "similarity"):
+        check_rsa(config.rdm_metric, config.rdm_comparison, config.iterate, config.parameters.get(name, {}))
+    for column, table in config.columns.items():
+        if table is not None:
+            check_table(column, table)
     for name in config.parameters:
         if name not in (*config.analysis, config.response):
             raise ConfigError(
@@ -290,6 +295,14 @@ def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, 
     table = table[["stimulus_id", "filename", "modality"]].assign(sha256="")
     stimuli = Stimuli(table, study.index.root).with_hashes()
     return extract_stimuli(study, stimuli, counts)
+
+
+def shown_stimuli(shown: Presented, root: Path) -> Stimuli | None:
+    """What was shown, without hashes; None if a file is not there."""
+    if shown.missing or shown.datalad:
+        return None
+    table = shown.stimuli[["stimulus_id", "filename", "modality"]].assign(sha256="")
+    return Stimuli(table.reset_index(drop=True), root)
 
 
 def extract_stimuli(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -> list[tuple[Patterns, str]]:

@@ -157,7 +157,7 @@ def test_every_metric_and_comparison_runs(planted, metric, comparison):
 def test_unknown_metric_or_comparison(planted):
     with pytest.raises(ConfigError, match="did you mean euclidean"):
         rsa(*planted, regions={}, **OPTIONS, metric="euclidian")
-    with pytest.raises(ConfigError, match="crossnobis"):
+    with pytest.raises(DataError, match="crossnobis needs single trials"):
         rsa(*planted, regions={}, **OPTIONS, metric="crossnobis")
     with pytest.raises(ConfigError, match="did you mean spearman"):
         rsa(*planted, regions={}, **OPTIONS, comparisons=["spearmann"])

@@ -20,7 +20,7 @@ ROWS = [
     {"published"},
     {"study"},
     {"plan", "reports", "grouplevel"},
-    {"responses"},
+    {"responses", "trials"},
     {"across_runs"},
     {"single_trials"},
     {"recordings"},

@@ -78,7 +78,7 @@ def test_some_participants_and_another_metric(study):
         (["--participant-label", "99"], 18, "they hold 01, 02"),
         (["--network", "none"], 2, "nothing to compare"),
         (["--atlas", "{file}"], 2, "leave out --atlas"),
-        (["--rdm-metric", "crossnobis"], 2, "'crossnobis' is not known"),
+        (["--rdm-metric", "crossnobis"], 2, "layers, which have no repeats"),
         (["--rdm-comparison", "spearmann"], 2, "did you mean spearman"),
         (["--rdm", "A={gaps}"], 65, "has gaps"),
         (["--rdm", "A={small}"], 65, "23 stimuli without names, the stimuli folder has 24"),

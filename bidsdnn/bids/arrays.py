@@ -29,12 +29,15 @@ class Stored:
     rows : str
         Hash of the stimuli's names in order. Another job may replace the file by one with more rows; a file whose first
         rows are no longer these stops the run, so that rows cannot slip.
+    unit_shape : tuple of int
+        Shape of one stimulus' activations; empty where the file does not say.
     """
 
     path: Path
     dataset: str
     shape: tuple[int, int]
     rows: str
+    unit_shape: tuple[int, ...] = ()
 
     def __getitem__(self, key: tuple[Any, Any]) -> np.ndarray:
         with h5py.File(self.path, "r") as file:
@@ -78,7 +81,11 @@ def read_activations(path: Path, layers: Sequence[str]) -> tuple[list[str], list
     """
     with h5py.File(path, "r") as file:
         ids = file["stim_id"][:]
-        stored = [Stored(path, layer, file[layer].shape, _rows_hash(ids)) for layer in layers]
+        shapes = [tuple(int(size) for size in file[layer].attrs.get("shape", ())) for layer in layers]
+        stored = [
+            Stored(path, layer, file[layer].shape, _rows_hash(ids), shape)
+            for layer, shape in zip(layers, shapes, strict=True)
+        ]
     return [name.decode() for name in ids], stored
 
 

@@ -259,6 +259,11 @@ class Derivatives:
         for atlas, (ids, rdms) in result.arrays.items():
             path = self.path("relmat", ".h5", **entities, **atlas_entities(atlas), stat=stat)
             written.append(self.write_rdms(path, rdms, ids, common))
+        for one in result.matrices:
+            path = self.path(
+                "relmat", ".h5", **entities, **atlas_entities(one.atlas), model=one.network, stat=stat, desc=one.desc
+            )
+            written.append(self.write_rdms(path, one.values, one.ids, {**common, **one.sidecar}))
         self.write_receipt(name, written, common, **entities)
 
     def write_atlas(

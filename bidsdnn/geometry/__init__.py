@@ -1,0 +1,27 @@
+"""Representational geometry: what the distances between stimuli in a network share with those in a brain.
+
+Sources of RDMs (`measured`, `models`), what is asked of two of them (`comparing`, `units`, `splits`), and matrices of
+how similar many are to each other (`similarities`).
+"""
+
+from bidsdnn.geometry.measured import FEWEST_STIMULI, Regions, region_rdms
+from bidsdnn.geometry.models import COLUMN, METRICS, PIXELS, Columns, Model, column_models, layer_models
+from bidsdnn.geometry.rsa import check, compare, rsa
+from bidsdnn.geometry.similarities import similarity
+
+__all__ = [
+    "COLUMN",
+    "FEWEST_STIMULI",
+    "METRICS",
+    "PIXELS",
+    "Columns",
+    "Model",
+    "Regions",
+    "check",
+    "column_models",
+    "compare",
+    "layer_models",
+    "region_rdms",
+    "rsa",
+    "similarity",
+]

@@ -1,0 +1,119 @@
+"""Many RDMs or stimuli at a glance: each two compared, laid out in a plane, and joined into a tree."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
+
+from bidsdnn.methods.similarity import SIMILARITIES
+from bidsdnn.methods.transforms import SIDES
+
+Float = NDArray[np.float64]
+
+
+def pairwise_similarity(rdms: ArrayLike, *, comparison: str = "spearman") -> Float:
+    """Compare each two of some RDMs.
+
+    Parameters
+    ----------
+    rdms : array-like, shape (k, pairs)
+    comparison : str
+        Row of `SIMILARITIES`.
+
+    Returns
+    -------
+    array, shape (k, k)
+        Symmetric; NaN in the rows and columns of an RDM that holds NaN or is constant.
+
+    Raises
+    ------
+    ValueError
+        If the comparison is unknown, or the RDMs are no table of pairs.
+    """
+    if comparison not in SIMILARITIES:
+        raise ValueError(f"comparison: expected one of {sorted(SIMILARITIES)}, got {comparison!r}")
+    table = np.asarray(rdms, dtype=np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"rdms: expected shape (k, pairs), got {table.shape}")
+    if comparison in SIDES:
+        left, right = SIDES[comparison](table)
+        square = left @ right.T
+        return np.asarray(np.clip((square + square.T) / 2, -1, 1))
+    square = np.array([[SIMILARITIES[comparison](a, b) for b in table] for a in table])
+    return square.reshape(len(table), len(table))
+
+
+def classical_mds(distances: ArrayLike, *, dimensions: int = 2) -> Float:
+    """Distances were laid out in a plane by classical multidimensional scaling.
+
+    The leading eigenvectors of the double-centred squared distances (Torgerson, 1952, Psychometrika 17, 401-419),
+    each times the root of its eigenvalue, its largest coordinate positive.
+
+    Parameters
+    ----------
+    distances : array-like, shape (n, n)
+        Symmetric.
+    dimensions : int
+
+    Returns
+    -------
+    array, shape (n, dimensions)
+        Zero in dimensions that the distances do not have.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, symmetric and finite.
+    """
+    d = _square(distances)
+    n = len(d)
+    centre = np.eye(n) - 1 / n
+    values, vectors = np.linalg.eigh(centre @ (d**2) @ centre / -2)
+    order = np.argsort(values)[::-1][:dimensions]
+    # Eigenvalues that are negative belong to distances that no space has, tiny ones to rounding.
+    size = np.sqrt(np.where(values[order] > 1e-12 * np.abs(values).max(initial=0), values[order], 0))
+    found = vectors[:, order] * size
+    sign = np.sign(found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])])
+    place = np.zeros((n, dimensions))
+    place[:, : found.shape[1]] = found * np.where(sign == 0, 1, sign)
+    return place
+
+
+def tree(distances: ArrayLike) -> tuple[Float, NDArray[np.intp]]:
+    """Items were joined by the average distance between clusters (UPGMA).
+
+    Sokal & Michener (1958), University of Kansas Science Bulletin 38, 1409-1438; leaves in the order of Bar-Joseph et
+    al. (2001), Bioinformatics 17, S22-S29.
+
+    Parameters
+    ----------
+    distances : array-like, shape (n, n)
+        Symmetric; n of at least 2.
+
+    Returns
+    -------
+    links : array, shape (n - 1, 4)
+        As scipy's ``linkage``.
+    order : array of int, shape (n,)
+        The leaves, neighbours side by side.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, symmetric and finite, or of one item.
+    """
+    d = _square(distances)
+    if len(d) < 2:
+        raise ValueError(f"distances: expected at least 2 items, got {len(d)}")
+    condensed = np.clip(squareform(d, checks=False), 0, None)
+    links = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+    return np.asarray(links), np.asarray(leaves_list(links), dtype=np.intp)
+
+
+def _square(distances: ArrayLike) -> Float:
+    d = np.asarray(distances, dtype=np.float64)
+    if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.isfinite(d).all() or not np.allclose(d, d.T, atol=1e-10):
+        raise ValueError(f"distances: expected a symmetric matrix of finite numbers, got shape {d.shape}")
+    return d
