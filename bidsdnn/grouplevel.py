@@ -20,6 +20,7 @@ from bidsdnn.journal import software
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip, sign_flip_familywise
 from bidsdnn.methods.rsa_inference import noise_ceiling
+from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.spaces import intersection
 from bidsdnn.stimuli import file_sha256
 
@@ -185,7 +186,7 @@ def _table(
     result["sem"] = np.where(present >= FEWEST, spread / np.sqrt(np.maximum(present, 1)), np.nan)
     result["t"], result["p"], result["q"] = t, p, fdr(p)
     if analysis == "rsa":
-        ceilings = _ceilings(derivatives, context, list(tables), set(result["comparison"]))
+        ceilings = _ceilings(derivatives, context, list(tables), set(result["comparison"]) & set(SIMILARITIES))
         bounds = [
             ceilings.get(pair, (np.nan, np.nan)) for pair in zip(result["region"], result["comparison"], strict=True)
         ]

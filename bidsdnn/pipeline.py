@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bidsdnn import activations, grouplevel, reports
+from bidsdnn import activations, grouplevel, reports, similarities
 from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability
 from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
@@ -364,13 +364,16 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     list of Outcome
     """
     config = study.config
+    labels = group_labels(study)
     with study.journal.about("group"):
         grouplevel.group(
             study.derivatives,
-            group_labels(study),
+            labels,
             permutations=config.permutations,
             seed=seed_for(config.random_seed, "group"),
         )
+        similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)
+        similarities.average(study.derivatives, labels)
     report = reports.group_page(study.derivatives)
     study.announce(f"group: {report}")
     return [Outcome("group", value=report)]

@@ -19,7 +19,7 @@ ROWS = [
     {"pipeline", "demo", "listing"},
     {"published"},
     {"study"},
-    {"plan", "reports", "grouplevel"},
+    {"plan", "reports", "grouplevel", "similarities"},
     {"responses", "trials"},
     {"across_runs"},
     {"single_trials"},

@@ -81,7 +81,7 @@ def compare_all(
         n_voxels = [counts[atlas][name] if counts else np.nan for name in table]
         stacked = np.array(list(table.values()))
         for label, layers, found in _compared(models, stacked, tests, controls):
-            more = {"controls": "+".join(one.layer for one in controls) if label.startswith("partial") else ""}
+            taken = "+".join(one.layer for one in controls) if label.startswith("partial") else None
             rows += [
                 {
                     "atlas": atlas,
@@ -92,7 +92,7 @@ def compare_all(
                     "metric": tests.metric,
                     "comparison": label,
                     **{key: values[i, j] for key, values in found.items()},
-                    **(more if controls else {}),
+                    **({"controls": taken} if controls else {}),
                 }
                 for i, model in enumerate(layers)
                 for j, region in enumerate(table)
@@ -104,25 +104,24 @@ def _compared(
     models: Sequence[Model], stacked: np.ndarray, tests: Tests, controls: Sequence[Model]
 ) -> Iterator[tuple[str, list[Model], dict[str, np.ndarray]]]:
     """A comparison's name, its models, and what was found, (models, regions)."""
-    networks = list(dict.fromkeys(model.network for model in models))
     seed = seed_for(tests.seed, "rsa")
+    names = {(one.network, one.layer) for one in controls}
+    others = [model for model in models if (model.network, model.layer) not in names]
+    networks = list(dict.fromkeys(model.network for model in models)) if tests.weighted else []
     for comparison in tests.comparisons:
+        every = np.array([model.rdm for model in models])
+        yield comparison, list(models), _single(every, stacked, comparison, tests, seed)
         for network in networks:
             own = [model for model in models if model.network == network]
-            yield comparison, own, _single(np.array([model.rdm for model in own]), stacked, comparison, tests, seed)
-            if tests.weighted and len(own) > 1:
+            if len(own) > 1:
                 together = Model(network, WEIGHTED, own[0].rdm)
                 yield comparison, [together], _weighted(own, stacked, comparison, tests, seed)
-        if controls and comparison in CORRELATIONS:
-            names = {(one.network, one.layer) for one in controls}
-            for network in networks:
-                own = [m for m in models if m.network == network and (m.network, m.layer) not in names]
-                if own:
-                    yield f"partial-{comparison}", own, _partial(own, stacked, comparison, tests, seed, controls)
+        if controls and others and comparison in CORRELATIONS:
+            yield f"partial-{comparison}", others, _partial(others, stacked, comparison, tests, seed, controls)
 
 
 def _single(models: np.ndarray, brains: np.ndarray, comparison: str, tests: Tests, seed: int) -> dict[str, np.ndarray]:
-    """Similarity, p, p over the family of a region's layers, and the false discovery rate over all rows."""
+    """Similarity, p, p over the family of a region's models, and the false discovery rate over models and regions."""
     parts = []
     for some in _blocks(len(brains), len(models) * tests.permutations):
         similarity, p, null = label_permutation(
@@ -193,7 +192,8 @@ def methods(tests: Tests, controls: Sequence[Model]) -> str:
     """Sentences for the report on how RDMs were compared."""
     said = (
         f"p comes from {tests.permutations:,} permutations of the stimulus labels, the same for all layers, with "
-        "p = (1 + b) / (1 + n). p_fwe counts how often the best of a network's layers reaches the observed similarity."
+        "p = (1 + b) / (1 + n). p_fwe counts how often the best of all models reaches the observed similarity, "
+        "and q is the false discovery rate over models and regions."
     )
     if tests.weighted:
         said += f" {summary(weighted_permutation)} Stimuli were held out in up to 5 folds."

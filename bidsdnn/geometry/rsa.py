@@ -212,7 +212,7 @@ def compare(
         sidecar={
             "Methods": f"{summary(rsa)} {text} {methods(tests, controls)}" if models else text,
             "Test": "permutations of stimulus labels, one-sided",
-            "Correction": "p_fwe: over a network's layers; q: over layers and regions of one comparison",
+            "Correction": "p_fwe: over the models of one region and comparison; q: over models and regions",
             "Permutations": permutations,
             "NumberOfStimuli": len(ids),
             "Metric": metric,

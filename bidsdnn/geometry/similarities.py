@@ -14,7 +14,7 @@ from bidsdnn.errors import DataError
 from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, check_names, measure
 from bidsdnn.geometry.models import Columns, column_models, layer_models, metric_of_layers
 from bidsdnn.lookup import summary
-from bidsdnn.methods.arrangement import classical_mds, pairwise_similarity
+from bidsdnn.methods.arrangement import classical_mds, pairwise_similarity, square_of_pairs
 from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import Map as ParallelMap
@@ -109,8 +109,7 @@ def arranged(items: Sequence[tuple[str, str]], rdms: np.ndarray, comparison: str
     pairs : DataFrame
         ``first_kind``, ``first``, ``second_kind``, ``second``, ``comparison``, ``similarity``.
     places : DataFrame
-        ``kind``, ``item``, ``comparison``, ``x`` and ``y``; NaN without an RDM. A distance is one minus the
-        similarity.
+        Of `placed`.
     """
     square = pairwise_similarity(rdms, comparison=comparison)
     first, second = (place.tolist() for place in np.triu_indices(len(items), 1))
@@ -124,12 +123,33 @@ def arranged(items: Sequence[tuple[str, str]], rdms: np.ndarray, comparison: str
             "similarity": square[first, second],
         }
     )
-    known = np.isfinite(np.diag(square))
-    place = np.full((len(items), 2), np.nan)
-    if known.sum() > 1:
+    return pairs, placed(pairs)
+
+
+def placed(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Lay out what was compared on a plane, distances being one minus the similarity.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        Of `arranged`, of any number of comparisons.
+
+    Returns
+    -------
+    DataFrame
+        ``kind``, ``item``, ``comparison``, ``x`` and ``y``; NaN where a similarity to others is not known.
+    """
+    tables = []
+    for comparison, rows in pairs.groupby("comparison", sort=False):
+        first = list(zip(rows["first_kind"], rows["first"], strict=True))
+        second = list(zip(rows["second_kind"], rows["second"], strict=True))
+        items, square = square_of_pairs(first, second, rows["similarity"])
+        # An item that is like no other is left out first, so that it does not take others with it.
+        known = np.isfinite(square).sum(axis=1) > 1
         distances = 1 - square[np.ix_(known, known)]
-        np.fill_diagonal(distances, 0)
-        place[known] = classical_mds(distances)
-    kind, item = ([one[side] for one in items] for side in (0, 1))
-    places = {"kind": kind, "item": item, "comparison": comparison, "x": place[:, 0], "y": place[:, 1]}
-    return pairs, pd.DataFrame(places)
+        place = np.full((len(items), 2), np.nan)
+        if len(distances) > 1 and np.isfinite(distances).all():
+            place[known] = classical_mds(distances)
+        named = {"kind": [kind for kind, _ in items], "item": [name for _, name in items], "comparison": comparison}
+        tables.append(pd.DataFrame({**named, "x": place[:, 0], "y": place[:, 1]}))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

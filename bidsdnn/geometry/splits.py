@@ -53,7 +53,7 @@ def split_rdms(
         A region and comparison in each row: ``between``, the mean similarity of two splits over the stimuli that
         both hold; ``split_half``, that of odd and even splits together, Spearman-Brown corrected.
     matrices : list of Matrices
-        One a split and atlas; NaN in the pairs of stimuli that a split lacks.
+        One an atlas, named by region and split; NaN in the pairs of stimuli that a split lacks.
 
     Raises
     ------
@@ -75,9 +75,9 @@ def split_rdms(
     matrices = []
     for atlas, region_table in regions.items():
         rdms = {n: {r: part.rdm(c, rows) for r, c in region_table.items()} for n, part in parts.items()}
-        for name, found in rdms.items():
-            more = {"Description": f"RDM of each region in one {by}", "Split": str(name)}
-            matrices.append(Matrices(f"{by}{number[name] + 1}", y.ids, found, atlas=atlas, sidecar=more))
+        named = {f"{region}, {name}": rdm for name, found in rdms.items() for region, rdm in found.items()}
+        more = {"Description": f"RDM of each region in each {by}", "Splits": [str(name) for name in names]}
+        matrices.append(Matrices(f"by{by}", y.ids, named, atlas=atlas, sidecar=more))
         for region, columns in region_table.items():
             two = [_halved(half, columns, rows) for half in halves]
             for comparison in comparisons:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
@@ -11,6 +14,7 @@ from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.methods.transforms import SIDES
 
 Float = NDArray[np.float64]
+Name = TypeVar("Name", bound=Hashable)
 
 
 def pairwise_similarity(rdms: ArrayLike, *, comparison: str = "spearman") -> Float:
@@ -43,6 +47,31 @@ def pairwise_similarity(rdms: ArrayLike, *, comparison: str = "spearman") -> Flo
         return np.asarray(np.clip((square + square.T) / 2, -1, 1))
     square = np.array([[SIMILARITIES[comparison](a, b) for b in table] for a in table])
     return square.reshape(len(table), len(table))
+
+
+def square_of_pairs(first: Sequence[Name], second: Sequence[Name], similarity: ArrayLike) -> tuple[list[Name], Float]:
+    """Bring similarities of pairs into a symmetric matrix.
+
+    Parameters
+    ----------
+    first, second : sequence, length m
+        Names of the two items of each pair.
+    similarity : array-like, shape (m,)
+
+    Returns
+    -------
+    items : list
+        Names in the order of their first appearance.
+    square : array, shape (k, k)
+        Ones on the diagonal; NaN where a pair is lacking.
+    """
+    items = list(dict.fromkeys([*first, *second]))
+    place = {item: row for row, item in enumerate(items)}
+    square = np.full((len(items), len(items)), np.nan)
+    np.fill_diagonal(square, 1)
+    one, other = [place[item] for item in first], [place[item] for item in second]
+    square[one, other] = square[other, one] = np.asarray(similarity, dtype=np.float64)
+    return items, square
 
 
 def classical_mds(distances: ArrayLike, *, dimensions: int = 2) -> Float:

@@ -205,7 +205,7 @@ def rdm_blocks(entries: list[Entry], stem: str, problems: list[str]) -> list[Blo
     -------
     list of Block
     """
-    filled = [entry for entry in pick(entries, "relmat") if entry.sidecar.get("_arrays")]
+    filled = [entry for entry in pick(entries, "relmat", "") if entry.sidecar.get("_arrays")]
     brain = [entry for entry in filled if "model" not in entry.entities]
     models = [entry for entry in filled if "model" in entry.entities]
     items = _items(brain[0]) if brain else []

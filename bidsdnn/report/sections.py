@@ -15,6 +15,7 @@ from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
 from bidsdnn.report.scores import VALUES, score_blocks
 from bidsdnn.report.searchlights import SEARCHLIGHTS, searchlight_blocks
+from bidsdnn.report.similarities import similarity_blocks
 
 LEVELS = ("participant", "group")
 _TITLES = {
@@ -96,9 +97,10 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
         "encoding": model_blocks(own, base, stem, problems, level=level),
         "rsa": rdm_blocks(own, stem, problems),
     }
+    alike = similarity_blocks(own, stem, problems, level=level)
     if not _has_network(own):
         blocks = attempt(partial(reliability_blocks, own, stem), "reliability", problems)
-        blocks += voxel_blocks(own, "reliability", base, stem, problems) + pictures["rsa"]
+        blocks += voxel_blocks(own, "reliability", base, stem, problems) + pictures["rsa"] + alike
         alone = listed(own, "Notes") or ["No network was compared; these are the responses by themselves."]
         return [Notes("", tuple(alone)), *blocks] if blocks else []
     blocks = []
@@ -114,7 +116,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
             part += attempt(make, f"{desc} of atlas {atlas}", problems)
         part += pictures[desc]
         blocks += [Heading(title), *part] if part else []
-    return blocks + searchlight_blocks(own, base, stem, problems, level=level)
+    return blocks + alike + searchlight_blocks(own, base, stem, problems, level=level)
 
 
 def _quality(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
