@@ -12,7 +12,7 @@ import pandas as pd
 from bidsdnn import reports
 from bidsdnn.bids.columns import read_columns
 from bidsdnn.bids.files import digest
-from bidsdnn.bids.rdms import count_stimuli, name_stimuli, read_people
+from bidsdnn.bids.rdms import count_stimuli, name_stimuli, read_people, reordered
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, SelectionError
 from bidsdnn.geometry import METRICS, compare
@@ -70,15 +70,14 @@ def read_published(config: Config, known: Sequence[str]) -> Published:
     shared: list[str] | None = None
     people: dict[str, dict[str, np.ndarray]] = {}
     for region, path in config.rdm.items():
-        ids, rdms = read_people(path)
+        ids, rdms = read_people(path, region=region)
         named = name_stimuli(ids, count_stimuli(rdms.shape[1], path), known, path)
         if ids is None:
             logger.warning("%s: holds no names; its stimuli are taken to be those of the folder in sorted order", path)
-        if shared is not None and named != shared:
-            raise DataError(f"--rdm {path}: other stimuli, or another order, than the first file; give one set for all")
-        shared = named
-        if not np.isfinite(rdms).all():
-            raise DataError(f"--rdm {path}: an RDM has gaps (NaN); leave out the stimuli that are missing")
+        shared = shared or named
+        if sorted(named) != sorted(shared):
+            raise DataError(f"--rdm {path}: other stimuli than the first file; give one set for all")
+        rdms = reordered(rdms, named, shared)
         for number, rdm in enumerate(rdms, start=1):
             people.setdefault(f"{number:02d}", {})[region] = rdm
     assert shared is not None

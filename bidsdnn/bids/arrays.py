@@ -116,6 +116,45 @@ def read_rdms(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         raise DataError(f"{path}: not a readable RDM file ({error}); delete it and run again") from error
 
 
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, whatever its name."""
+    return bool(h5py.is_hdf5(path))
+
+
+def read_attribute(path: Path, name: str) -> str:
+    """A text attribute of an HDF5 file's root, empty where there is none."""
+    with h5py.File(path, "r") as file:
+        value = file.attrs.get(name, "")
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays in the root of an HDF5 file, as they lie there; MATLAB's texts become text.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to ndarray
+        Without groups, as MATLAB's structures and hidden references are.
+    """
+    found = {}
+    with h5py.File(path, "r") as file:
+        for name, item in file.items():
+            if not isinstance(item, h5py.Dataset) or name.startswith("#"):
+                continue
+            array = item[()] if item.shape != () else np.asarray(item[()])
+            if h5py.check_ref_dtype(item.dtype) is not None:
+                cells = [np.asarray(file[reference][()]) for reference in array.ravel()]
+                array = np.array(["".join(map(chr, cell.ravel())) for cell in cells], dtype=object)
+            elif item.attrs.get("MATLAB_class") in (b"char", "char"):
+                array = np.array(["".join(map(chr, np.asarray(array).ravel()))], dtype=object)
+            found[name] = array
+    return found
+
+
 def write_rdms(path: Path, rdms: Mapping[str, np.ndarray], ids: Sequence[str]) -> None:
     """Write condensed RDMs, one dataset a layer or region, with the stimuli's names.
 

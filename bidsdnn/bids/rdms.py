@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
-from bidsdnn.bids.arrays import read_rdms
+from bidsdnn.bids.arrays import is_hdf5, read_arrays, read_attribute, read_rdms
 from bidsdnn.bids.names import require
 from bidsdnn.errors import DataError
 
-FORMATS = ".npz, .npy, .mat, .tsv, or a _relmat.h5 of ours"
+FORMATS = ".npz, .npy, .mat, .tsv, DNNBrain's .rdm.h5, or a _relmat.h5 of ours"
 SYMMETRY = 1e-6
+DNNBRAIN = ("bRDM", "dRDM")
+ID_NAMES = ("stim_id", "stimulus_id", "stimuli", "ids", "names", "labels")
+"""Arrays of text in a .npz, .mat or .h5 file that may name the stimuli."""
+FEWEST_STIMULI = 4
 
 
-def read_people(path: Path) -> tuple[list[str] | None, np.ndarray]:
+def read_people(path: Path, *, region: str = "") -> tuple[list[str] | None, np.ndarray]:
     """Read the RDMs of one or several participants.
 
     Parameters
     ----------
     path : Path
         An array, shape (n, n), (participants, n, n) or (participants, pairs), in a ``.npz``, ``.npy`` or ``.mat``
-        file; a square table with names in its header; or a ``_relmat.h5`` file of this program. Nothing is unpickled.
+        file (any version), with the stimuli's names beside it if it has some; a square table with names in its
+        header; DNNBrain's ``.rdm.h5``; or a ``_relmat.h5`` file of this program. Nothing is unpickled.
+    region : str
+        Which of a file's arrays, where it holds several.
 
     Returns
     -------
@@ -38,41 +47,96 @@ def read_people(path: Path) -> tuple[list[str] | None, np.ndarray]:
     MissingInputError
         If the file is not there.
     DataError
-        If it holds no RDM: not square, not symmetric, several arrays, or a format that is not known.
+        If it holds no RDM: not square, not symmetric, a diagonal that is not zero, gaps, fewer than four stimuli,
+        several arrays of which none is the region's, or a format that is not known.
     """
     require(path)
     try:
-        ids, array = _read(path)
-    except (OSError, ValueError, KeyError, NotImplementedError, TypeError) as error:
+        ids, array = _read(path, region)
+        rdms = condensed(np.asarray(array, dtype=np.float64), path)
+    except (OSError, ValueError, KeyError, NotImplementedError, TypeError, MatReadError, BadZipFile) as error:
         raise DataError(f"--rdm {path}: not readable ({' '.join(str(error).split())}); give {FORMATS}") from error
-    return ids, condensed(np.asarray(array, dtype=np.float64), path)
+    n = count_stimuli(rdms.shape[1], path)
+    if n < FEWEST_STIMULI:
+        raise DataError(f"--rdm {path}: {n} stimuli make no RDM to compare; RSA needs {FEWEST_STIMULI} or more")
+    if not np.isfinite(rdms).all():
+        gaps = int((~np.isfinite(rdms)).any(axis=0).sum())
+        raise DataError(f"--rdm {path}: an RDM has gaps (NaN) in {gaps} pairs; leave out the stimuli that are missing")
+    if ids is not None and (len(ids) != n or len(set(ids)) < n):
+        raise DataError(f"--rdm {path}: {len(set(ids))} names for {n} stimuli; name each once")
+    return ids, rdms
 
 
-def _read(path: Path) -> tuple[list[str] | None, np.ndarray]:
+def _read(path: Path, region: str) -> tuple[list[str] | None, np.ndarray]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return None, np.load(path, allow_pickle=False)
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
-            return None, _only({name: file[name] for name in file.files})
+            return _chosen({name: file[name] for name in file.files}, region)
     if suffix == ".mat":
-        return None, _only({name: value for name, value in loadmat(path).items() if not name.startswith("__")})
+        return _chosen(_matlab(path), region)
     if suffix == ".tsv":
-        table = pd.read_csv(path, sep="\t", encoding="utf-8-sig")
-        numbers = table.select_dtypes("number")
-        return [str(name) for name in numbers.columns], numbers.to_numpy(dtype=float)
+        return _square_table(path)
     if suffix == ".h5":
-        ids, rdms = read_rdms(path)
-        return ids, np.array(list(rdms.values()))
+        return _hdf5(path, region)
     raise ValueError(f"unknown ending {suffix!r}")
 
 
-def _only(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The only array of numbers with two or three dimensions."""
-    found = {name: a for name, a in arrays.items() if a.ndim in (2, 3) and np.issubdtype(a.dtype, np.number)}
+def _matlab(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a MATLAB file; since version 7.3 those are HDF5 files, with axes the other way round."""
+    if is_hdf5(path):
+        return {name: array.T for name, array in read_arrays(path).items()}
+    return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+
+
+def _hdf5(path: Path, region: str) -> tuple[list[str] | None, np.ndarray]:
+    kind = read_attribute(path, "type")
+    if kind == "":
+        ids, rdms = read_rdms(path)
+        return ids, rdms[region][None] if region in rdms else np.array(list(rdms.values()))
+    if kind not in DNNBRAIN:
+        raise ValueError(f"type {kind!r} is none of {', '.join(DNNBRAIN)}")
+    arrays = {name: np.atleast_2d(array) for name, array in read_arrays(path).items()}
+    if region not in arrays and len(arrays) > 1:
+        raise ValueError(f"it holds {', '.join(arrays)}; name one of them, as in --rdm {next(iter(arrays))}={path}")
+    return None, arrays.get(region, next(iter(arrays.values())))
+
+
+def _square_table(path: Path) -> tuple[list[str], np.ndarray]:
+    """A table with the stimuli in its header, in the same order as its rows, which a first column may name."""
+    table = pd.read_csv(path, sep="\t", encoding="utf-8-sig", na_values=["n/a"], float_precision="round_trip")
+    if len(table.columns) == len(table) + 1:
+        rows = table.iloc[:, 0].astype(str).tolist()
+        table = table.iloc[:, 1:]
+        if rows != [str(name) for name in table.columns]:
+            raise ValueError("its rows and columns name different stimuli, or stand in another order")
+    if table.shape[0] != table.shape[1]:
+        raise ValueError(f"{table.shape[0]} rows under {table.shape[1]} columns are no square")
+    return [str(name) for name in table.columns], table.to_numpy(dtype=float)
+
+
+def _chosen(arrays: dict[str, np.ndarray], region: str) -> tuple[list[str] | None, np.ndarray]:
+    """The region's array of numbers, else the only one with two or three dimensions; and the names of the stimuli."""
+    found = {
+        name: a for name, a in arrays.items()
+        if a.ndim in (2, 3) and np.issubdtype(a.dtype, np.number) and a.size > 1
+    }  # fmt: skip
+    named = {name.lower(): a for name, a in arrays.items()}
+    texts = next((named[name] for name in ID_NAMES if name in named and named[name].dtype.kind in "UOS"), None)
+    ids = None if texts is None else [_text(one) for one in texts.ravel()]
+    if region in found:
+        return ids, found[region]
     if len(found) != 1:
-        raise ValueError(f"expected one array of RDMs, got {sorted(found) or 'none'}")
-    return next(iter(found.values()))
+        raise ValueError(f"expected one array of RDMs, or one named {region or 'as the region'}, got "
+                         f"{sorted(found) or 'none'}")  # fmt: skip
+    return ids, next(iter(found.values()))
+
+
+def _text(value: object) -> str:
+    """A name; MATLAB's cells hold arrays of one text."""
+    inner = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return (inner.decode() if isinstance(inner, bytes) else str(inner)).strip()
 
 
 def condensed(array: np.ndarray, path: Path) -> np.ndarray:
@@ -80,7 +144,7 @@ def condensed(array: np.ndarray, path: Path) -> np.ndarray:
 
     Parameters
     ----------
-    array : ndarray, shape (n, n), (participants, n, n) or (participants, pairs)
+    array : ndarray, shape (n, n), (participants, n, n), (n, n, participants) or (participants, pairs)
     path : Path
         Named in the error.
 
@@ -90,6 +154,9 @@ def condensed(array: np.ndarray, path: Path) -> np.ndarray:
     """
     if array.ndim == 2 and array.shape[0] == array.shape[1]:
         array = array[None]
+    if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:
+        # MATLAB's users put the participants last.
+        array = np.moveaxis(array, 2, 0)
     if array.ndim == 2:
         count_stimuli(array.shape[1], path)
         return array
@@ -98,6 +165,11 @@ def condensed(array: np.ndarray, path: Path) -> np.ndarray:
     size = np.nanmax(np.abs(array), initial=0.0)
     if np.nanmax(np.abs(array - array.transpose(0, 2, 1)), initial=0.0) > SYMMETRY * size:
         raise DataError(f"--rdm {path}: an RDM differs from its transpose; give symmetric ones")
+    diagonal = np.abs(np.diagonal(array, axis1=1, axis2=2))
+    if np.nanmax(diagonal, initial=0.0) > SYMMETRY * size:
+        raise DataError(
+            f"--rdm {path}: the diagonal of an RDM is up to {np.nanmax(diagonal):g} and not 0; give dissimilarities"
+        )
     return array[:, *np.triu_indices(array.shape[1], 1)]
 
 
@@ -107,6 +179,26 @@ def count_stimuli(pairs: int, path: Path) -> int:
     if n * (n - 1) // 2 != pairs:
         raise DataError(f"--rdm {path}: {pairs} pairs belong to no number of stimuli; give whole RDMs")
     return n
+
+
+def reordered(rdms: np.ndarray, ids: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Bring condensed RDMs into another order of the same stimuli.
+
+    Parameters
+    ----------
+    rdms : ndarray, shape (participants, pairs)
+    ids, wanted : sequence of str
+
+    Returns
+    -------
+    ndarray, shape (participants, pairs)
+    """
+    first, second = np.triu_indices(len(ids), 1)
+    number = np.zeros((len(ids), len(ids)), dtype=int)
+    number[first, second] = number[second, first] = np.arange(len(first))
+    place = {name: row for row, name in enumerate(ids)}
+    rows = np.array([place[name] for name in wanted])
+    return rdms[:, number[np.ix_(rows, rows)][first, second]]
 
 
 def name_stimuli(ids: Sequence[str] | None, n: int, known: Sequence[str], path: Path) -> list[str]:
