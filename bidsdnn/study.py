@@ -27,6 +27,7 @@ from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, MissingInputError
+from bidsdnn.geometry import METRICS
 from bidsdnn.geometry import check as check_rsa
 from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, closest, resolve
@@ -103,6 +104,11 @@ def check_configuration(config: Config) -> None:
     check_response(config)
     for name in ("rsa", "similarity"):
         check_rsa(config.rdm_metric, config.rdm_comparison, config.iterate, config.parameters.get(name, {}))
+    if "searchlight" in config.analysis and config.rdm_metric not in METRICS:
+        raise ConfigError(
+            f"--rdm-metric {config.rdm_metric}: --analysis searchlight has no single trials; choose one of "
+            f"{', '.join(METRICS)}, or leave out the searchlight"
+        )
     for column, table in config.columns.items():
         if table is not None:
             check_table(column, table)
