@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bidsdnn.bids.files import read_table
+from bidsdnn.bids.files import read_json, read_table, sidecar_path
+from bidsdnn.methods.responses import standardized
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.single_trials import Task, betas_path, trials_of
 
@@ -39,13 +40,11 @@ class RunsOfTrials:
         parts = []
         for task, keep in zip(self.tasks, self.kept, strict=True):
             betas = task.space.read(betas_path(task))[keep][:, columns]
-            centred = betas - betas.mean(axis=0, dtype=np.float64).astype(np.float32)
-            spread = centred.std(axis=0, dtype=np.float64).astype(np.float32)
-            parts.append(np.divide(centred, spread, out=np.full_like(centred, np.nan), where=spread > 0))
+            parts.append(standardized(betas))
         return np.vstack(parts)[rows]
 
 
-def trials(tasks: Sequence[Task]) -> Patterns:
+def trials(tasks: Sequence[Task]) -> Patterns | None:
     """Find a participant's single trials, without reading their responses.
 
     Parameters
@@ -55,11 +54,16 @@ def trials(tasks: Sequence[Task]) -> Patterns:
 
     Returns
     -------
-    Patterns
-        One item a trial that was estimated, with ``run`` and ``session``; runs of one usable trial are left out.
+    Patterns or None
+        One item a trial that was estimated, with ``run`` and ``session``; runs of one usable trial are left out. None
+        where the estimator gives no single trials.
     """
     used, kept, items = [], [], []
     for task in tasks:
+        # Another estimator's trials, left by an earlier run, are no source for this one's.
+        made_by = read_json(sidecar_path(betas_path(task))).get("Estimator") if betas_path(task).exists() else None
+        if made_by != task.estimation.response or not trials_of(task).exists():
+            return None
         table = read_table(trials_of(task))
         keep = table["estimated"].astype(str).str.lower().eq("true").to_numpy()
         if keep.sum() < 2:
@@ -68,4 +72,6 @@ def trials(tasks: Sequence[Task]) -> Patterns:
         kept.append(keep)
         shown = table.loc[keep, "stim_id"].to_numpy()
         items.append(pd.DataFrame({"stimulus_id": shown, "run": task.run.name, "session": task.run.ses or ""}))
+    if not used:
+        return None
     return Patterns(pd.concat(items, ignore_index=True), (Group("brain", RunsOfTrials(used, kept)),), tasks[0].space)

@@ -223,7 +223,7 @@ class Noisy:
         """
         if trials is None or not len(trials):
             raise DataError(
-                f"{how.metric} needs single trials; choose a metric of --list dissimilarities without folds"
+                f"{how.metric} needs single trials, of which there are none; choose another --rdm-metric or --response"
             )
         masks = [columns for table in regions.values() for columns in table.values()]
         inside = np.any(masks, axis=0)
