@@ -207,3 +207,15 @@ def test_the_file_is_closed_and_the_pixels_stay(tmp_path):
     buffer = io.BytesIO()
     loaded.save(buffer, "PNG")
     assert buffer.tell() > 0
+
+
+def test_pixels_are_pictures_at_a_low_resolution(tmp_path):
+    from bidsdnn.stimuli import pixels
+
+    values = np.zeros((8, 8, 3), dtype=np.uint8)
+    values[:4, :, 0] = 200
+    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.fromarray(values[:, ::-1] // 2).save(tmp_path / "b.png")
+    found = pixels(Stimuli.from_folder(tmp_path), size=2)
+    expected = np.array([[[1, 0, 0]] * 2, [[0, 0, 0]] * 2]).ravel() * 200 / 255
+    np.testing.assert_allclose(found, [expected, expected / 2], atol=1e-6)
