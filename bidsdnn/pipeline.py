@@ -56,7 +56,7 @@ from bidsdnn.study import (
     open_study_dataset,
     shown_stimuli,
 )
-from bidsdnn.trials import trials
+from bidsdnn.trials import residuals_of, trials
 
 logger = logging.getLogger(__name__)
 
@@ -253,8 +253,9 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
     events = [one.shown.events[run.events] for run in runs if run.events is not None]
     columns = read_columns(config.columns, index=study.index, events=events, sub=one.label)
+    single = trials(tasks)
     more = {
-        "trials": trials(tasks), "columns": columns, "iterate": config.iterate,
+        "trials": single, "residuals": residuals_of(single), "columns": columns, "iterate": config.iterate,
         "stimuli": shown_stimuli(one.shown, study.index.root),
     }  # fmt: skip
     for name in config.analysis:

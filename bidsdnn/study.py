@@ -45,8 +45,8 @@ from bidsdnn.stimuli import Stimuli
 logger = logging.getLogger(__name__)
 
 SUPPLIED = (
-    "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "columns", "stimuli",
-    "iterate", "radius", "ceiling",
+    "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "residuals", "columns",
+    "stimuli", "iterate", "radius", "ceiling",
 )  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
 

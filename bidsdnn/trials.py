@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.bids.files import read_json, read_table, sidecar_path
-from bidsdnn.methods.responses import standardized
+from bidsdnn.methods.responses import residuals, standardized
 from bidsdnn.patterns import Group, Patterns
-from bidsdnn.single_trials import Task, betas_path, trials_of
+from bidsdnn.recordings import canonical, load_run
+from bidsdnn.single_trials import Task, betas_path, trials_of, trials_shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,47 @@ class RunsOfTrials:
             betas = task.space.read(betas_path(task))[keep][:, columns]
             parts.append(standardized(betas))
         return np.vstack(parts)[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class RunsOfResiduals:
+    """What a regressor for every trial leaves of all runs, in the units of `RunsOfTrials`; read when it is called.
+
+    Parameters
+    ----------
+    tasks, kept
+        As in `RunsOfTrials`.
+    """
+
+    tasks: Sequence[Task]
+    kept: Sequence[np.ndarray]
+
+    def __call__(self, columns: np.ndarray) -> tuple[np.ndarray, int]:
+        """Residuals of some voxels.
+
+        Parameters
+        ----------
+        columns : ndarray of bool, shape (size,)
+
+        Returns
+        -------
+        residuals : ndarray, shape (volumes, k)
+            NaN in the column of a voxel that is constant or not finite in a run.
+        dof : int
+            Summed over runs.
+        """
+        parts, dof = [], 0
+        for task, keep in zip(self.tasks, self.kept, strict=True):
+            recording = load_run(task)
+            design, hrf = recording.design, task.estimation.hrf
+            left, own = residuals(
+                recording.series, trials_shown(task), frame_times=design.frame_times[design.kept],
+                nuisance=design.fitted_nuisance(), columns=columns, hrf=canonical(hrf),
+            )  # fmt: skip
+            spread = task.space.read(betas_path(task))[keep][:, columns].std(axis=0, dtype=np.float64)
+            parts.append(np.divide(left, spread, out=np.full_like(left, np.nan), where=spread > 0).astype(np.float32))
+            dof += own
+        return np.vstack(parts), dof
 
 
 def trials(tasks: Sequence[Task]) -> Patterns | None:
@@ -74,4 +116,10 @@ def trials(tasks: Sequence[Task]) -> Patterns | None:
         items.append(pd.DataFrame({"stimulus_id": shown, "run": task.run.name, "session": task.run.ses or ""}))
     if not used:
         return None
-    return Patterns(pd.concat(items, ignore_index=True), (Group("brain", RunsOfTrials(used, kept)),), tasks[0].space)
+    groups = (Group("brain", RunsOfTrials(used, kept)),)
+    return Patterns(pd.concat(items, ignore_index=True), groups, tasks[0].space)
+
+
+def residuals_of(table: Patterns | None) -> RunsOfResiduals | None:
+    """The residuals that belong to single trials of `trials`."""
+    return None if table is None else RunsOfResiduals(table.groups[0].values.tasks, table.groups[0].values.kept)

@@ -81,6 +81,28 @@ def test_distances_from_trials(planted, metric, shrinkage):
     assert result.sidecar["LayerMetric"] == "correlation"
 
 
+def test_noise_from_residuals(planted):
+    x, y, trials = planted
+    noise = np.random.default_rng(9).standard_normal((200, VOXELS)) @ np.random.default_rng(8).random((VOXELS, VOXELS))
+    asked = []
+
+    def residuals(columns):
+        asked.append(columns)
+        return noise[:, columns], 150
+
+    own = {"metric": "crossnobis", "shrinkage": "full", "noise": "residuals"}
+    result = rsa(x, y, trials=trials, residuals=residuals, **own, **OPTIONS)
+    stimulus, run = coded(trials)
+    for name, columns in ALL["a"].items():
+        precision = noise_precision(noise[:, columns], method="full", dof=150)
+        values = trials.values.astype(float)[:, columns]
+        expected = crossnobis_trials(values, stimulus, run, n_stimuli=N, precision=precision)
+        np.testing.assert_allclose(result.arrays["a"][1][name], expected, rtol=1e-5, atol=1e-6)
+    assert len(asked) == 1 and "residuals of a model" in result.sidecar["Methods"]
+    with pytest.raises(DataError, match="there are no series here"):
+        rsa(x, y, trials=trials, **own, **OPTIONS)
+
+
 def test_crossnobis_over_sessions_and_stimuli_of_one_fold(planted):
     x, _, trials = planted
     shown = zip(trials.ids, trials.items["session"], strict=True)

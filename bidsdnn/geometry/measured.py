@@ -7,7 +7,7 @@ a table of the same columns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,9 @@ Regions = Mapping[str, Mapping[str, np.ndarray]]
 Table = Mapping[str, np.ndarray]
 FEWEST_STIMULI = 4
 FOLDS = ("run", "session")
-NOISE = ("trials",)
+NOISE = ("trials", "residuals")
+Residuals = Callable[[np.ndarray], tuple[np.ndarray, int]]
+"""From voxels, (n_voxels,) of bool, to residuals (volumes, k) and their degrees of freedom."""
 # A covariance of so many voxels is 800 MB.
 MOST_VOXELS = 10_000
 
@@ -51,7 +53,8 @@ class How:
     folds : str
         What crossnobis is cross-validated over, ``run`` or ``session``.
     noise : str
-        What the noise's covariance is estimated from: ``trials``, their scatter about the mean of their stimulus.
+        What the noise's covariance is estimated from: ``trials``, their scatter about the mean of their stimulus, or
+        ``residuals``, what a model with a regressor for every trial leaves of the series.
     shrinkage : str
         Row of `SHRINKAGE`.
 
@@ -84,7 +87,11 @@ class How:
             return ""
         kind = {"diagonal": "variances", "shrunk": "shrunk covariance", "full": "covariance"}[self.shrinkage]
         over = f" Distances were cross-validated over {self.folds}s." if self.metric in USES_FOLDS else ""
-        return f" Noise was described by the {kind} of trials about the mean of their stimulus.{over}"
+        source = {
+            "trials": "trials about the mean of their stimulus",
+            "residuals": "residuals of a model of trials",
+        }
+        return f" Noise was described by the {kind} of {source[self.noise]}.{over}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +143,9 @@ def region_rdms(y: Patterns, table: Table, *, metric: str = "correlation") -> di
     }
 
 
-def measure(y: Patterns, trials: Patterns | None, regions: Regions, how: How) -> Measured:
+def measure(
+    y: Patterns, trials: Patterns | None, regions: Regions, how: How, *, residuals: Residuals | None = None
+) -> Measured:
     """RDMs of all regions, from single trials where the metric needs them.
 
     Parameters
@@ -147,6 +156,8 @@ def measure(y: Patterns, trials: Patterns | None, regions: Regions, how: How) ->
         Single trials, with ``run`` and ``session``.
     regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
     how : How
+    residuals : callable, optional
+        Gives those of some voxels.
 
     Returns
     -------
@@ -161,7 +172,7 @@ def measure(y: Patterns, trials: Patterns | None, regions: Regions, how: How) ->
         usable = np.isfinite(y.values).all(axis=0)
         rdms = {atlas: region_rdms(y, table, metric=how.metric) for atlas, table in regions.items()}
         return Measured(np.arange(len(y)), rdms, _counts(regions, usable))
-    noisy = Noisy.read(y, trials, regions, how)
+    noisy = Noisy.read(y, trials, regions, how, residuals)
     rows, notes = np.arange(len(y)), []
     if how.metric in USES_FOLDS:
         rows = noisy.repeated()
@@ -199,6 +210,8 @@ class Noisy:
     n : int
         Items.
     how : How
+    residuals : (ndarray, int) or None
+        Those of the columns, and their degrees of freedom.
     precisions : dict
         Of each region, once it was asked for: a split uses that of all trials.
     """
@@ -210,16 +223,19 @@ class Noisy:
     folds: np.ndarray
     n: int
     how: How
+    residuals: tuple[np.ndarray, int] | None
     precisions: dict[bytes, np.ndarray]
 
     @classmethod
-    def read(cls, y: Patterns, trials: Patterns | None, regions: Regions, how: How) -> Noisy:
+    def read(
+        cls, y: Patterns, trials: Patterns | None, regions: Regions, how: How, residuals: Residuals | None = None
+    ) -> Noisy:
         """Read the trials' responses in all regions.
 
         Raises
         ------
         DataError
-            If there are no trials.
+            If there are no trials, or no residuals where they are the noise.
         """
         if trials is None or not len(trials):
             raise DataError(
@@ -228,11 +244,15 @@ class Noisy:
         masks = [columns for table in regions.values() for columns in table.values()]
         inside = np.any(masks, axis=0)
         values = np.asarray(trials.groups[0].values[:, inside], dtype=np.float64)
+        wanted = how.from_trials and how.noise == "residuals"
+        if wanted and residuals is None:
+            raise DataError('[parameters.rsa] noise = "residuals": there are no series here; choose noise = "trials"')
+        left = residuals(inside) if wanted and residuals is not None else None
         place = {name: row for row, name in enumerate(y.ids)}
         usable = np.zeros(len(inside), dtype=bool)
         usable[inside] = np.isfinite(values).all(axis=0)
         stimulus = np.array([place[name] for name in trials.ids])
-        return cls(values, inside, usable, stimulus, trials.items[how.folds].to_numpy(), len(y), how, {})
+        return cls(values, inside, usable, stimulus, trials.items[how.folds].to_numpy(), len(y), how, left, {})
 
     def repeated(self) -> np.ndarray:
         """Items that two folds or more hold."""
@@ -277,7 +297,10 @@ class Noisy:
                     '--atlas with smaller regions, or [parameters.rsa] shrinkage = "diagonal" in the TOML file'
                 )
             try:
-                deviations, dof = trial_scatter(self.values[:, inside], self.stimulus)
+                if self.residuals is None:
+                    deviations, dof = trial_scatter(self.values[:, inside], self.stimulus)
+                else:
+                    deviations, dof = self.residuals[0][:, inside], self.residuals[1]
                 self.precisions[key] = noise_precision(deviations, method=self.how.shrinkage, dof=dof)
             except ValueError as error:
                 raise DataError(f"{self.how.metric}: {error}") from error

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.geometry.comparing import Counts, Rdms, Tests, check_controls, compare_all, methods
-from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, check_names, measure
+from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, check_names, measure
 from bidsdnn.geometry.models import Columns, column_models, find_controls, layer_models, metric_of_layers
 from bidsdnn.geometry.splits import check_by, split_rdms
 from bidsdnn.geometry.units import ITERATE, UnitTests, unit_table
@@ -63,6 +63,7 @@ def rsa(
     metric: str = "correlation",
     comparisons: Sequence[str] = ("spearman", "pearson"),
     trials: Patterns | None = None,
+    residuals: Residuals | None = None,
     columns: Columns | None = None,
     stimuli: Stimuli | None = None,
     iterate: str | None = None,
@@ -95,6 +96,8 @@ def rsa(
         Rows of `SIMILARITIES`.
     trials : Patterns, optional
         Single trials, with ``run`` and ``session``, for metrics that need repeats or the noise.
+    residuals : callable, optional
+        Gives those of some voxels, for ``noise = "residuals"``.
     columns : mapping of str to DataFrame, optional
         Behaviour and categories that are models too.
     stimuli : Stimuli, optional
@@ -134,7 +137,7 @@ def rsa(
     })  # fmt: skip
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli make no RDM to compare; RSA needs {FEWEST_STIMULI} or more")
-    brains = measure(y, trials, regions, how)
+    brains = measure(y, trials, regions, how, residuals=residuals)
     result = compare(
         x if x is None or len(brains.rows) == len(x) else x.take(brains.rows),
         [y.ids[row] for row in brains.rows], brains.rdms, counts=brains.counts, permutations=permutations, seed=seed,
@@ -143,7 +146,7 @@ def rsa(
     )  # fmt: skip
     tables, matrices = dict(result.tables), result.matrices
     if by:
-        table, splits = split_rdms(y, trials, regions, how, by=by, comparisons=comparisons)
+        table, splits = split_rdms(y, trials, regions, how, by=by, comparisons=comparisons, residuals=residuals)
         tables["rdmreliability"], matrices = table, (*matrices, *splits)
     sidecar = {**result.sidecar, **({"Notes": brains.notes} if brains.notes else {})}
     return Result("rsa", tables=tables, arrays=result.arrays, matrices=matrices, sidecar=sidecar)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.errors import DataError
-from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, check_names, measure
+from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, check_names, measure
 from bidsdnn.geometry.models import Columns, column_models, layer_models, metric_of_layers
 from bidsdnn.lookup import summary
 from bidsdnn.methods.arrangement import classical_mds, pairwise_similarity, square_of_pairs
@@ -31,6 +31,7 @@ def similarity(
     metric: str = "correlation",
     comparisons: Sequence[str] = ("spearman", "pearson"),
     trials: Patterns | None = None,
+    residuals: Residuals | None = None,
     columns: Columns | None = None,
     folds: str = "run",
     noise: str = "trials",
@@ -48,7 +49,7 @@ def similarity(
         Responses to the same stimuli.
     regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
         Regions by atlas.
-    map, metric, comparisons, trials, columns, folds, noise, shrinkage, layer_metric, categorical
+    map, metric, comparisons, trials, residuals, columns, folds, noise, shrinkage, layer_metric, categorical
         As in `rsa`.
 
     Returns
@@ -64,7 +65,7 @@ def similarity(
     check_names(metric, comparisons)
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli make no RDM to compare; RSA needs {FEWEST_STIMULI} or more")
-    brains = measure(y, trials, regions, How(metric, folds, noise, shrinkage))
+    brains = measure(y, trials, regions, How(metric, folds, noise, shrinkage), residuals=residuals)
     ids = [y.ids[row] for row in brains.rows]
     table = x if x is None or len(ids) == len(x) else x.take(brains.rows)
     models = layer_models(table, metric=metric_of_layers(layer_metric, metric), map=map)

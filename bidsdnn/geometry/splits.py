@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.errors import ConfigError, DataError
-from bidsdnn.geometry.measured import FEWEST_STIMULI, FOLDS, How, Noisy, Regions
+from bidsdnn.geometry.measured import FEWEST_STIMULI, FOLDS, How, Noisy, Regions, Residuals
 from bidsdnn.methods.rdm import USES_FOLDS
 from bidsdnn.methods.rsa_inference import fisher_mean
 from bidsdnn.methods.similarity import SIMILARITIES
@@ -30,7 +30,14 @@ def check_by(by: str, how: How) -> None:
 
 
 def split_rdms(
-    y: Patterns, trials: Patterns | None, regions: Regions, how: How, *, by: str, comparisons: Sequence[str]
+    y: Patterns,
+    trials: Patterns | None,
+    regions: Regions,
+    how: How,
+    *,
+    by: str,
+    comparisons: Sequence[str],
+    residuals: Residuals | None = None,
 ) -> tuple[pd.DataFrame, list[Matrices]]:
     """RDMs of each run or session were compared with each other.
 
@@ -46,6 +53,8 @@ def split_rdms(
         ``run`` or ``session``.
     comparisons : sequence of str
         Rows of `SIMILARITIES`.
+    residuals : callable, optional
+        Gives those of some voxels.
 
     Returns
     -------
@@ -60,7 +69,7 @@ def split_rdms(
     DataError
         If there are fewer than two splits.
     """
-    noisy = Noisy.read(y, trials, regions, how)
+    noisy = Noisy.read(y, trials, regions, how, residuals)
     assert trials is not None
     label = trials.items[by].to_numpy()
     names = list(dict.fromkeys(label))
