@@ -36,6 +36,7 @@ from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, serial, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
+from bidsdnn.precomputed import precomputed_responses
 from bidsdnn.published import group_labels, published
 from bidsdnn.responses import responses, shared_entities
 from bidsdnn.single_trials import Task
@@ -220,26 +221,19 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     """
     config, out = study.config, study.derivatives
     started = time.monotonic()
-    runs = [run for run in one.runs if run.events is not None and one.shown.events[run.events]["trial"].any()]
-    meshes = find_meshes(study.dataset, one.label, runs[0].bold, asked=config.mesh)
-    masks = [meshes.cortex[0]] if meshes.cortex else [run.mask for run in runs if run.mask]
-    space, warnings = shared_space([run.bold for run in runs], masks, meshes=meshes.folded)
-    entities = shared_entities(runs)
-    estimation, device = estimation_of(config), str(torch_device(config.device))
-    tasks = [
-        Task(run, one.shown.events[run.events], space, estimation, out, entities, device)
-        for run in runs if run.events is not None
-    ]  # fmt: skip
     left_out = notes(config, one)
-    brain, reliable, content = responses(
-        tasks, sidecar=about(study, one, left_out, meshes), work_dir=config.work_dir,
-        map=study.map if device == "cpu" else serial,
-    )  # fmt: skip
-    warnings += [f"{run.name}: no confounds file; motion was not modelled" for run in runs if run.confounds is None]
-    warnings += [text for run in runs for text in run.warnings]
+    if one.precomputed is not None:
+        first = one.precomputed.found.parts[0].path
+        meshes = find_meshes(study.dataset, one.label, first, asked=config.mesh)
+        sidecar = about(study, one, left_out, meshes)
+        found = precomputed_responses(one.precomputed, one.label, out, sidecar=sidecar, meshes=meshes)
+    else:
+        found = _estimated(study, one, left_out)
+    brain, reliable, content, entities, warnings = found
     for warning in dict.fromkeys([*warnings, *left_out]):
         logger.warning("sub-%s: %s", one.label, warning)
 
+    space = brain.space
     regions, atlases = atlas_regions(config.atlas, space)
     content = digest({"responses": content, "atlases": atlases})
     for label, table in regions.items() if config.atlas else ():
@@ -272,6 +266,30 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
                 more=more,
             )
     logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
+
+
+def _estimated(
+    study: Study, one: Participant, left_out: Sequence[str]
+) -> tuple[Patterns, np.ndarray, str, dict[str, str], list[str]]:
+    """Responses from recordings, with their reliability, hash, entities and warnings."""
+    config = study.config
+    runs = [run for run in one.runs if run.events is not None and one.shown.events[run.events]["trial"].any()]
+    meshes = find_meshes(study.dataset, one.label, runs[0].bold, asked=config.mesh)
+    masks = [meshes.cortex[0]] if meshes.cortex else [run.mask for run in runs if run.mask]
+    space, warnings = shared_space([run.bold for run in runs], masks, meshes=meshes.folded)
+    entities = shared_entities(runs)
+    estimation, device = estimation_of(config), str(torch_device(config.device))
+    tasks = [
+        Task(run, one.shown.events[run.events], space, estimation, study.derivatives, entities, device)
+        for run in runs if run.events is not None
+    ]  # fmt: skip
+    brain, reliable, content = responses(
+        tasks, sidecar=about(study, one, left_out, meshes), work_dir=config.work_dir,
+        map=study.map if device == "cpu" else serial,
+    )  # fmt: skip
+    warnings += [f"{run.name}: no confounds file; motion was not modelled" for run in runs if run.confounds is None]
+    warnings += [text for run in runs for text in run.warnings]
+    return brain, reliable, content, entities, warnings
 
 
 def analyse(

@@ -82,7 +82,7 @@ def describe_plan(
 
 
 def _participant(one: Any) -> str:
-    trials = sum(int(table["trial"].sum()) for table in one.shown.events.values())
+    trials = int(one.shown.stimuli["n_presentations"].sum())
     if not one.runs:
         return f"{trials} trials of {len(one.shown.stimuli)} stimuli"
     memory = max(run_memory_mb(run) for run in one.runs)

@@ -37,6 +37,8 @@ from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import run_memory_mb
+from bidsdnn.precomputed import NAME as PRECOMPUTED
+from bidsdnn.precomputed import Precomputed, find_responses
 from bidsdnn.recordings import Estimation
 from bidsdnn.responses import ESTIMATORS
 from bidsdnn.searchlights import check_parameters
@@ -62,6 +64,7 @@ class Participant:
     runs: Sequence[Run]
     shown: Presented
     column: str
+    precomputed: Precomputed | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,11 @@ def check_configuration(config: Config) -> None:
 
 def check_response(config: Config) -> None:
     """Check the estimator of responses, its parameters and its models of response and noise."""
-    estimator = resolve(config.response, ESTIMATORS)
+    for path in (config.stimulus_id_map,) if config.stimulus_id_map else ():
+        require(path)
+    if config.response == PRECOMPUTED:
+        return
+    estimator = resolve(config.response, {**ESTIMATORS, PRECOMPUTED: None})
     bind(
         estimator, config.parameters.get(config.response, {}),
         name=f"response {config.response}", given=SUPPLIED_TO_RESPONSES,
@@ -137,8 +144,6 @@ def check_response(config: Config) -> None:
     if config.hrf == "library" and config.response != "glmsingle":
         raise ConfigError(f"--hrf library: {config.response} has one response for all voxels; use --response glmsingle")
     resolve(config.hrf, {name: name for name in (*HRFS, "library")})
-    for path in (config.stimulus_id_map,) if config.stimulus_id_map else ():
-        require(path)
 
 
 def estimation_of(config: Config) -> Estimation:
@@ -176,6 +181,9 @@ def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) ->
     list of Outcome
         Values are `Participant`; at the dnn level, which needs no recordings, without runs.
     """
+    if config.response == PRECOMPUTED:
+        found = partial(_precomputed, config, dataset, index)
+        return [attempt(partial(found, label), f"sub-{label}") for label in dataset.participants]
     tables: dict[str, Outcome] = {}
     for label in dataset.participants:
         tables[label] = attempt(partial(_events, config, dataset, label), f"sub-{label}")
@@ -194,6 +202,12 @@ def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) ->
         return Participant(label, runs, shown(paths), column)
 
     return [one if one.error is not None else attempt(partial(load, label), one.name) for label, one in tables.items()]
+
+
+def _precomputed(config: Config, dataset: Dataset, index: StimulusIndex, label: str) -> Participant:
+    """A participant whose responses were estimated elsewhere: neither recordings nor events are needed."""
+    found, shown = find_responses(config, dataset, label, index)
+    return Participant(label, [], shown, "stim_id", found)
 
 
 def _events(config: Config, dataset: Dataset, label: str) -> tuple[list[Run], dict[Path, pd.DataFrame]]:
@@ -234,7 +248,8 @@ def jobs(config: Config, runs: Sequence[Sequence[Run]]) -> int:
 
 def about(study: Study, one: Participant, left_out: Sequence[str], meshes: Meshes) -> dict[str, Any]:
     """What a reader of the responses needs to know of their origin."""
-    anatomy = study.dataset.anatomy(one.label)
+    # The space of a recording says which anatomy fits; precomputed responses come without.
+    anatomy = study.dataset.anatomy(one.label) if one.precomputed is None else None
     drawn = {
         name: [study.derivatives.uri(path) for path in pair]
         for name, pair in (("Mesh", meshes.folded), ("InflatedMesh", meshes.inflated)) if pair

@@ -20,7 +20,8 @@ ROWS = [
     {"published"},
     {"study"},
     {"plan", "reports", "grouplevel", "similarities"},
-    {"responses", "trials"},
+    {"precomputed"},
+    {"responses", "conditions", "trials"},
     {"across_runs"},
     {"single_trials"},
     {"recordings"},
@@ -48,7 +49,7 @@ OWNERS = {
     "jinja2": {"report"},
     "PIL": {"stimuli", "networks", "demo"},
     "bids": {"bids.dataset"},
-    "h5py": {"bids.arrays", "networks.extract"},
+    "h5py": {"bids.arrays", "bids.precomputed.parts", "networks.extract"},
     "nilearn": {"methods", "spaces", "bids", "report", "demo"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))

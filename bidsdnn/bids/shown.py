@@ -116,6 +116,39 @@ def presented(
     return result
 
 
+def shown_by_name(values: Iterable[str], index: StimulusIndex) -> tuple[dict[str, str], Presented]:
+    """Find the stimuli that names of responses mean.
+
+    Parameters
+    ----------
+    values : iterable of str
+        One a response.
+    index : StimulusIndex
+        The stimuli folder.
+
+    Returns
+    -------
+    ids : dict of str to str
+        The stimulus that each name means.
+    shown : Presented
+        Without events.
+
+    Raises
+    ------
+    DataError
+        If a name leaves the stimuli folder, or two names mean one file.
+    """
+    given = Counter(values)
+    known = {value: index.resolve(value) for value in given}
+    _check_readings(known, index)
+    counts: Counter[str] = Counter()
+    for value, found in known.items():
+        counts[found.stimulus_id] += given[value]
+    by_id = {found.stimulus_id: found for found in known.values()}
+    shown = _collect({name: by_id[name] for name in sorted(counts)}, counts, {}, index)
+    return {value: found.stimulus_id for value, found in known.items()}, shown
+
+
 def _check_columns(wanted: Sequence[str], tables: Iterable[pd.DataFrame]) -> None:
     there = dict.fromkeys(str(column) for table in tables for column in table.columns)
     for column in wanted:
