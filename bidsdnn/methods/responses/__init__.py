@@ -9,6 +9,7 @@ from bidsdnn.methods.responses.conditions import condition
 from bidsdnn.methods.responses.courses import fir_courses
 from bidsdnn.methods.responses.design import high_pass
 from bidsdnn.methods.responses.diagnosis import reasons, variance_inflation
+from bidsdnn.methods.responses.glmsingle import glmsingle
 from bidsdnn.methods.responses.hrf import HRFS, event_regressors, impulses, trial_basis, trial_regressors
 from bidsdnn.methods.responses.noise_model import NOISES, ar1_coefficients
 from bidsdnn.methods.responses.residuals import residual_covariance, residuals
@@ -20,8 +21,8 @@ from bidsdnn.methods.responses.window import window
 RESPONSES: dict[str, Callable[..., Any]] = {"lss": lss, "lsa": lsa, "fir": fir, "window": window}
 """Estimators of one run: a response to each trial, from the bold of that run."""
 
-ACROSS_RUNS: dict[str, Callable[..., Any]] = {"condition": condition}
-"""Estimators of all runs at once: the stimuli, and a response to each."""
+ACROSS_RUNS: dict[str, Callable[..., Any]] = {"condition": condition, "glmsingle": glmsingle}
+"""Estimators of all runs at once: the stimuli and a response to each, or responses to all trials (`Fitted`)."""
 
 __all__ = [
     "ACROSS_RUNS",
@@ -33,6 +34,7 @@ __all__ = [
     "event_regressors",
     "fir",
     "fir_courses",
+    "glmsingle",
     "high_pass",
     "impulses",
     "lsa",

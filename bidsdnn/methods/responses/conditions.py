@@ -16,7 +16,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from bidsdnn.methods.reduce import blocks, float64_device
-from bidsdnn.methods.responses.design import COLLINEAR, Bool, Design, Float, canonical, check_bold, orthonormal
+from bidsdnn.methods.responses.design import (
+    COLLINEAR,
+    Bool,
+    Design,
+    Float,
+    canonical,
+    check_bold,
+    check_runs,
+    orthonormal,
+)
 from bidsdnn.methods.responses.hrf import Kernel, kind_basis, scans
 from bidsdnn.methods.responses.noise_model import (
     OPERATOR_BYTES,
@@ -123,14 +132,7 @@ def stimulus_designs(
     designs : list of Design
         With S "trials" each, of which those are recorded that have a recorded trial in the run.
     """
-    counts = {len(part) for part in (bolds, events, frame_times, nuisance)}
-    if counts != {len(bolds)} or not bolds:
-        raise ValueError(f"bolds, events, frame_times, nuisance: expected one for each run, got {sorted(counts)}")
-    if len({bold.shape[1] for bold in bolds}) > 1:
-        raise ValueError(f"bolds: expected the same voxels in each run, got {[bold.shape[1] for bold in bolds]}")
-    for table in events:
-        if "stimulus_id" not in table:
-            raise ValueError(f"events: expected a column 'stimulus_id', got {list(table.columns)}")
+    check_runs(bolds, events, frame_times, nuisance)
     shown = pd.concat([table["stimulus_id"] for table in events]).astype(str)
     ids, repeats = np.unique(shown.to_numpy(dtype=str), return_counts=True)
     designs = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -229,6 +230,23 @@ def check_bold(shape: tuple[int, ...], frame_times: Float) -> None:
         raise ValueError(
             f"bold: expected shape ({len(frame_times)}, V) for {len(frame_times)} frame times, got {shape}"
         )
+
+
+def check_runs(
+    bolds: Sequence[Any],
+    events: Sequence[pd.DataFrame],
+    frame_times: Sequence[ArrayLike],
+    nuisance: Sequence[ArrayLike],
+) -> None:
+    """ValueError unless there is one of each for every run, the same voxels in all, and a stimulus for each trial."""
+    counts = {len(part) for part in (bolds, events, frame_times, nuisance)}
+    if counts != {len(bolds)} or not bolds:
+        raise ValueError(f"bolds, events, frame_times, nuisance: expected one for each run, got {sorted(counts)}")
+    if len({bold.shape[1] for bold in bolds}) > 1:
+        raise ValueError(f"bolds: expected the same voxels in each run, got {[bold.shape[1] for bold in bolds]}")
+    for table in events:
+        if "stimulus_id" not in table:
+            raise ValueError(f"events: expected a column 'stimulus_id', got {list(table.columns)}")
 
 
 def _unit(rows: Float, beside: Float | None = None) -> tuple[Float, Float]:

@@ -20,6 +20,7 @@ from bidsdnn.methods.hrf_library import N_RESPONSES
 from bidsdnn.methods.noise_pool import choose_count, components, pool_of, tail_threshold
 from bidsdnn.methods.reduce import float64_device
 from bidsdnn.methods.repeats import Repeats, repeats_across_runs
+from bidsdnn.methods.responses.design import check_runs
 from bidsdnn.methods.responses.library_model import LibraryModel, library_model, with_components
 
 Float32 = NDArray[np.float32]
@@ -117,7 +118,7 @@ def glmsingle(
     ValueError
         If numbers of runs or voxels differ, or a run's input is invalid.
     """
-    _check_runs(bolds, events, frame_times, nuisance)
+    check_runs(bolds, events, frame_times, nuisance)
     model = library_model(bolds, events, frame_times, nuisance, hrf, float64_device(device))
     chosen, onoff, mean = _choose_hrf(model)
     trials = pd.concat(list(events), ignore_index=True)
@@ -146,21 +147,6 @@ def glmsingle(
     betas, r2, fraction = _estimate(model, repeats, chosen, removed, torch.tensor(sorted(fractions, reverse=True)))
     count = removed[0].shape[1] if removed else 0
     return Fitted(betas, chosen + 1, r2, onoff.astype(np.float32), fraction, pool, curve, count, tuple(left_out))
-
-
-def _check_runs(bolds: Sequence[Any], events: Sequence[Any], frames: Sequence[Any], nuisance: Sequence[Any]) -> None:
-    lengths = {len(bolds), len(events), len(frames), len(nuisance)}
-    if len(lengths) > 1 or not bolds:
-        raise ValueError(
-            f"bolds, events, frame_times, nuisance: expected one of each a run, got {len(bolds)}, {len(events)}, "
-            f"{len(frames)} and {len(nuisance)}"
-        )
-    widths = [bold.shape[1] for bold in bolds]
-    if len(set(widths)) > 1:
-        raise ValueError(f"bolds: expected the same voxels in all runs, got {widths} columns")
-    for number, table in enumerate(events):
-        if "stimulus_id" not in table:
-            raise ValueError(f"events: expected a column 'stimulus_id' in run {number}, got {list(table.columns)}")
 
 
 def _choose_hrf(model: LibraryModel) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

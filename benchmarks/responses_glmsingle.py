@@ -1,0 +1,154 @@
+"""`glmsingle` beside the published implementation on the same planted data: seconds, ratio, reliability, agreement.
+
+Runs alternate, and the fastest of each is compared. The published package is imported from the Python path:
+
+Usage: PYTHONPATH=PATH_TO_GLMsingle OMP_NUM_THREADS=1 python benchmarks/responses_glmsingle.py [--voxels 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import gamma
+
+from bidsdnn.methods.ceiling import split_half
+from bidsdnn.methods.responses import trial_regressors
+from bidsdnn.methods.responses.glmsingle import glmsingle
+
+RUNS, STIMULI, SPACING, DURATION, TR = 4, 40, 5.0, 2.0, 1.0
+VOLUMES = int(STIMULI * SPACING + 20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--voxels", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--noise", type=float, default=3.0)
+    parser.add_argument("--shared", type=float, default=2.0)
+    asked = parser.parse_args()
+    from glmsingle.glmsingle import GLM_single
+
+    torch.set_num_threads(1)
+    bolds, events, truth, responds = plant(asked.voxels, noise=asked.noise, shared=asked.shared)
+    frames = [TR * np.arange(VOLUMES)] * RUNS
+    # The polynomials that the published implementation takes by default.
+    degree = round(VOLUMES * TR / 60 / 2)
+    nuisance = [np.polynomial.legendre.legvander(np.linspace(-1, 1, VOLUMES), degree)] * RUNS
+    design = []
+    for table in events:
+        design.append(np.zeros((VOLUMES, STIMULI)))
+        design[-1][(table["onset"] / TR).astype(int), table["stimulus_id"].str[1:].astype(int)] = 1
+
+    def ours() -> Any:
+        return glmsingle(bolds, events, frame_times=frames, nuisance=nuisance)
+
+    def theirs() -> Any:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), quiet():
+            os.chdir(folder)  # it writes into the folder it is in
+            model = GLM_single({"wantfileoutputs": [0] * 4, "wantmemoryoutputs": [0, 0, 0, 1]})
+            return model.fit(design, [bold.T.copy() for bold in bolds], DURATION, TR, folder + "/out", None)["typed"]
+
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(asked.repeats):
+        mine, spent = timed(ours)
+        seconds["ours"].append(spent)
+        published, spent = timed(theirs)
+        seconds["theirs"].append(spent)
+    labels = np.concatenate([table["stimulus_id"] for table in events])
+    tables = {"ours": mine.betas, "theirs": published["betasmd"].reshape(asked.voxels, -1).T}
+    fast, slow = (min(seconds[name]) for name in ("ours", "theirs"))
+    print(
+        f"{RUNS} runs x {VOLUMES} volumes, {len(labels)} trials of {STIMULI} stimuli, {asked.voxels} voxels, one thread"
+    )
+    print(f"  bidsdnn glmsingle {fast:8.2f} s")
+    print(f"  GLMsingle         {slow:8.2f} s  ({slow / fast:.0f} x; all: {rounded(seconds)})")
+    print("  medians over voxels that respond:")
+    for name, betas in tables.items():
+        reliable = np.nanmedian(split_half(betas, labels)[responds])
+        true = np.median(correlations(betas, truth)[responds])
+        print(
+            f"    {name:6s}  split-half reliability {reliable:.3f}, correlation with the planted responses {true:.3f}"
+        )
+    agreement = correlations(*tables.values())
+    both = np.median(agreement[responds]), np.median(agreement)
+    print(f"    correlation of the betas of both {both[0]:.4f} (all voxels: {both[1]:.4f})")
+    print(f"  components: {mine.n_components} and {published['pcnum']}")
+
+
+def plant(voxels: int, *, noise: float, shared: float) -> tuple[list[np.ndarray], list[pd.DataFrame], Any, Any]:
+    """Half the voxels respond, with shapes of neither library; noise is white, shared and slow."""
+    rng = np.random.default_rng(0)
+    responds = np.arange(voxels) < voxels // 2
+    peak = rng.integers(6, 14, voxels) / 2
+    amplitude = np.where(responds, 1.5 + rng.standard_normal((STIMULI, voxels)), 0)
+    onset = 6 + SPACING * np.arange(STIMULI)
+    bolds, events, truth = [], [], []
+    for _ in range(RUNS):
+        shown = rng.permutation(STIMULI)
+        events.append(pd.DataFrame({"onset": onset, "duration": DURATION, "stimulus_id": [f"s{i:02d}" for i in shown]}))
+        series = 300 + noise * rng.standard_normal((VOLUMES, voxels))
+        series += np.linspace(-5, 5, VOLUMES)[:, None] * rng.standard_normal(voxels)
+        for seconds in np.unique(peak):
+            columns = peak == seconds
+            regressors = trial_regressors(
+                onset, np.full(STIMULI, DURATION), frame_times=TR * np.arange(VOLUMES), hrf=double_gamma(seconds)
+            )
+            series[:, columns] += regressors @ amplitude[shown][:, columns]
+        slow = gaussian_filter1d(rng.standard_normal((VOLUMES, 3)), 2, axis=0)
+        series += shared * (slow / slow.std(axis=0)) @ rng.standard_normal((3, voxels)) / np.sqrt(3)
+        bolds.append(series.astype(np.float32))
+        truth.append(amplitude[shown])
+    return bolds, events, np.vstack(truth), responds
+
+
+def double_gamma(peak: float) -> Callable[[float, int], np.ndarray]:
+    """A response that peaks after some seconds and undershoots ten seconds later."""
+
+    def samples(tr: float, oversampling: int) -> np.ndarray:
+        seconds = np.arange(0, 40, tr / oversampling)
+        shape = gamma.pdf(seconds, peak + 1) - gamma.pdf(seconds, peak + 11) / 6
+        convolved = np.convolve(shape, np.ones(round(DURATION * oversampling / tr)))
+        return np.asarray(shape / convolved.max())
+
+    return samples
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Without progress bars, back in the folder where one was."""
+    here = Path.cwd()
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
+    os.chdir(here)
+
+
+def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+
+
+def rounded(seconds: dict[str, list[float]]) -> str:
+    return "; ".join(f"{name} {', '.join(f'{one:.2f}' for one in spent)} s" for name, spent in seconds.items())
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
