@@ -20,18 +20,29 @@ _SECONDS = 50.0
 """How long a response lasts at most."""
 
 
+_PLACES = {
+    "delay": (0, 0, 0, 0.5, 1.8, 4.4),
+    "mode": (2.9, 3.3, 3.4, 4.0, 3.2, 1.3),
+    "width": (2.05, 1.6, 1.55, 1.85, 2.3, 3.4),
+    "undershoot": (0.6, 0.25, 0.08, 0.07, 0.04, 0),
+    "undershoot_mode": (6.4, 5.5, 10, 18.8, 19.2, 19.2),
+    "undershoot_width": (1.8, 4.5, 8, 6, 4.4, 4.4),
+}
+"""What makes a response at six equally spaced places of the line, in seconds but for the undershoot's weight."""
+
+
 def response(place: float, seconds: Float) -> Float:
     """A haemodynamic response is a gamma density after a delay, less an undershoot of the same form.
 
-    Mode and width of the density, its delay and its undershoot are linear in the place on the line. The lines were
-    fitted to span the responses that Allen et al. (2022, Nature Neuroscience 25, 116-126) found over the visual
-    cortices of eight participants, and which GLMsingle offers; each of those correlates above .98 with the response
-    at its place.
+    Between six places on the line, the two densities' modes and widths, the delay and the undershoot's weight change
+    linearly. They were fitted to span the responses that Allen et al. (2022, Nature Neuroscience 25, 116-126) found
+    over the visual cortices of eight participants, and which GLMsingle offers; each of those correlates above .98
+    with one of twenty at equal steps along the line.
 
     Parameters
     ----------
     place : float
-        From 0 (peak 2.7 s after an impulse, with an undershoot) to 1 (peak after 6 s, without).
+        From 0 (peak 2.8 s after an impulse, with a strong undershoot) to 1 (peak after 5.7 s, without).
     seconds : array
         Time since the impulse.
 
@@ -40,9 +51,11 @@ def response(place: float, seconds: Float) -> Float:
     array, shape of ``seconds``
         The peak is about 1.
     """
-    delay, undershoot = 4.0 * place, max(0.0, 0.33 - 0.37 * place)
-    peak = _gamma(seconds - delay, 2.7 - 0.7 * place, 1.5 + 1.6 * place)
-    return peak - undershoot * _gamma(seconds - delay, 7.0 - 2.0 * place, 1.5 + 8.0 * place)
+    steps = np.linspace(0, 1, len(_PLACES["delay"]))
+    here = {name: float(np.interp(place, steps, values)) for name, values in _PLACES.items()}
+    since = seconds - here["delay"]
+    undershoot = _gamma(since, here["undershoot_mode"], here["undershoot_width"])
+    return _gamma(since, here["mode"], here["width"]) - here["undershoot"] * undershoot
 
 
 def _gamma(seconds: Float, mode: float, width: float) -> Float:

@@ -167,7 +167,7 @@ def test_betas_do_not_depend_on_the_blocks_nor_on_where_the_series_are(tmp_path,
 
 
 def test_unusable_voxels_and_trials_are_nan_and_change_nothing_else():
-    bolds, events, *_ = plant(voxels=60)
+    bolds, events, _, _, responds = plant(voxels=60)
     whole = fit(bolds, events)
     spoilt = [bold.copy() for bold in bolds]
     spoilt[1][:, 3] = 7
@@ -184,7 +184,8 @@ def test_unusable_voxels_and_trials_are_nan_and_change_nothing_else():
     same = found.hrf[kept] == whole.hrf[kept]
     assert same.all()
     r = correlations(found.betas[~gone][:, kept], whole.betas[:, kept])
-    assert np.nanmin(r) > 0.97
+    # Where there is nothing but noise, the fraction may jump for a voxel fewer in the pool.
+    assert r[responds[kept]].min() > 0.97
 
 
 def test_trials_at_the_same_time_are_not_estimated_the_others_are():
