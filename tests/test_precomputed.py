@@ -92,6 +92,28 @@ def test_betas_in_another_order_and_named_without_extension_give_the_same_scores
     assert np.corrcoef(again["similarity"], first["similarity"])[0, 1] > 0.99
 
 
+def test_regions_series_give_a_score_for_each_region(finished, bare, images, tmp_path):
+    folder = images / "sub-01"
+    stem = folder / "sub-01_space-MNI152NLin2009cAsym_betas"
+    data = nib.load(f"{stem}.nii.gz").get_fdata(dtype=np.float32)
+    atlas = bare / ATLAS.replace("derivatives/planted", "atlases")
+    codes = np.asarray(nib.load(atlas).dataobj)
+    names = pd.read_csv(str(atlas).replace(".nii.gz", ".tsv"), sep="\t").set_index("name")["index"]
+    means = {name: np.nanmean(data[codes == index], axis=0) for name, index in names.items()}
+    (folder / "sub-01_space-MNI152NLin2009cAsym_betas.tsv").rename(folder / "sub-01_task-x_timeseries_labelfold.tsv")
+    (folder / "sub-01_space-MNI152NLin2009cAsym_betas.nii.gz").unlink()
+    pd.DataFrame(means).to_csv(folder / "sub-01_task-x_timeseries.tsv", sep="\t", index=False)
+    out = tmp_path / "out"
+    options = ["--response", "precomputed", "--network", "demo", "-d", f"theirs={images}", "--permutations", "50"]
+    arguments = [str(bare), str(out), "participant", *options, "--participant-label", "01", "--nprocs", "1"]
+    assert main(arguments) == 0
+    scores = read_table(out / "sub-01/func/sub-01_task-x_model-demo+none+seed0_desc-encoding_results.tsv")
+    assert set(scores["region"]) == set(names.index)
+    best = scores.loc[scores.groupby("region")["pearsonr"].idxmax()].set_index("region")["layer"]
+    assert best["late"] == "conv5"
+    assert (out / "sub-01.html").is_file()
+
+
 def test_a_participant_without_responses_fails_alone(bare, images, tmp_path, capsys):
     assert run(bare, tmp_path / "out", images) == 1
     said = capsys.readouterr().err

@@ -12,6 +12,7 @@ import numpy as np
 from bidsdnn.bids import names
 from bidsdnn.bids.files import digest
 from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.spaces import Parcels
 from bidsdnn.stimuli import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def atlas_entities(label: str) -> dict[str, str]:
 
 
 def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[str, np.ndarray]], dict[str, str]]:
-    """Regions of each atlas on a brain's columns; without an atlas, one region of them all.
+    """Regions of each atlas on a brain's columns; without an atlas, one region of them all, or each
+    of a table's parcels.
 
     Parameters
     ----------
@@ -54,6 +56,8 @@ def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[
     DataError
         If an atlas has no voxel in this space.
     """
+    if not paths and isinstance(space, Parcels):
+        return {"": dict(zip(space.names, np.eye(space.size, dtype=bool), strict=True))}, {}
     if not paths:
         return {"": {WHOLE_BRAIN: np.ones(space.size, dtype=bool)}}, {}
     regions: dict[str, Mapping[str, np.ndarray]] = {}

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nibabel import cifti2
 from nilearn.glm.first_level import FirstLevelModel
 from nilearn.interfaces.bids import save_glm_to_bids
 
@@ -172,7 +173,7 @@ WRITERS = {
 
 
 def test_every_format_has_a_test():
-    assert {name.split()[0] for name in WRITERS} == set(FORMATS)
+    assert {name.split()[0] for name in WRITERS} | {"regions"} == set(FORMATS)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -401,3 +402,73 @@ def test_nilearns_maps_are_read(tmp_path):
     assert found.kind == "statmap" and ids == ["face", "house"]
     effect = model.compute_contrast("face", output_type="effect_size").get_fdata(dtype=np.float32)
     np.testing.assert_allclose(values[0], effect.reshape(-1), rtol=1e-4)
+
+
+def write_regions(root):
+    rng = np.random.default_rng(0)
+    truth, runs = [], []
+    for run in (1, 2):
+        values = rng.standard_normal((6, 3)).astype(np.float32)
+        stem = root / f"sub-01/func/sub-01_task-x_run-{run}_atlas-a"
+        pd.DataFrame(values, columns=["V1", "V2", "IT"]).to_csv(
+            text(Path(f"{stem}_timeseries.tsv")), sep="\t", index=False, float_format="%.9g"
+        )
+        # Volumes of rest have no stimulus.
+        text(Path(f"{stem}_timeseries_labelfold.tsv"), "label", "face", "n/a", "house", "face", "n/a", "house")
+        truth.append(values[[0, 2, 3, 5]])
+        runs += [f"x {run}"] * 4
+    text(root / "sub-01/func/sub-01_task-x_run-1_desc-confounds_timeseries.tsv", "trans_x", "0")
+    return ["face", "house"] * 4, np.vstack(truth), runs
+
+
+def write_parcels(root):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((4, 3)).astype(np.float32)
+    voxels = [np.array([[i, 0, 0]]) for i in range(3)]
+    axis = cifti2.ParcelsAxis(["V1", "V2", "IT"], voxels, [{}] * 3, np.eye(4), (3, 1, 1), {})
+    image = cifti2.Cifti2Image(values, (cifti2.SeriesAxis(0, 1.5, 4), axis))
+    image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_PARCELLATED_SERIES")
+    path = root / "sub-01/func/sub-01_task-x_run-1_timeseries.ptseries.nii"
+    path.parent.mkdir(parents=True)
+    nib.save(image, path)
+    text(path.with_name("sub-01_task-x_run-1_timeseries_ids.tsv"), "stim_id", "face", "house", "face", "house")
+    return ["face", "house"] * 2, values, ["x 1"] * 4
+
+
+def write_parcel_hdf5(root):
+    rng = np.random.default_rng(0)
+    truth = []
+    (root / "sub-01").mkdir(parents=True)
+    with h5py.File(root / "sub-01/sub-01_atlas-b.h5", "w") as file:
+        for key in ("ses-1_a", "ses-1_b"):
+            truth.append(rng.standard_normal((3, 5)).astype(np.float32))
+            file[key] = truth[-1]
+    text(root / "sub-01/sub-01_atlas-b_stimuli.tsv", "stim_id", "face", "house", "cat", "cat", "face", "house")
+    return ["face", "house", "cat", "cat", "face", "house"], np.vstack(truth), ["ses-1_a"] * 3 + ["ses-1_b"] * 3
+
+
+@pytest.mark.parametrize("write", [write_regions, write_parcels, write_parcel_hdf5])
+def test_regions_series_are_read_with_a_label_for_each_volume(write, tmp_path):
+    ids, truth, runs = write(tmp_path)
+    found, names, values, space, _ = look(tmp_path)
+    assert found.kind == "regions" and names == ids
+    np.testing.assert_allclose(values, truth, rtol=1e-6)
+    assert [run for part in found.parts for run in part.run] == runs
+    assert space.names == (("V1", "V2", "IT") if truth.shape[1] == 3 else tuple(f"parcel{i}" for i in range(1, 6)))
+
+
+def test_region_tables_must_have_as_many_labels_as_volumes_and_the_same_regions(tmp_path):
+    write_regions(tmp_path)
+    labels = tmp_path / "sub-01/func/sub-01_task-x_run-1_atlas-a_timeseries_labelfold.tsv"
+    text(labels, "label", "face", "house")
+    with pytest.raises(DataError, match="2 stimuli for 6 responses in sub-01_task-x_run-1_atlas-a_timeseries"):
+        look(tmp_path)
+
+
+def test_parcel_runs_of_two_atlases_are_refused(tmp_path):
+    write_parcel_hdf5(tmp_path)
+    with h5py.File(tmp_path / "sub-01/sub-01_atlas-c.h5", "w") as file:
+        file["ses-2"] = np.zeros((2, 7))
+    text(tmp_path / "sub-01/sub-01_atlas-c.tsv", "stim_id", "face", "house")
+    with pytest.raises(DataError, match=r"files have \[5, 7\] regions; give files of one atlas"):
+        look(tmp_path)

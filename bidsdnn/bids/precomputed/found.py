@@ -16,7 +16,7 @@ import numpy as np
 from bidsdnn.bids.files import read_table
 from bidsdnn.bids.names import natural, parse, same
 from bidsdnn.bids.precomputed.labels import Labels, read_labels, share_out, table_beside
-from bidsdnn.bids.precomputed.parts import ARRAYS, IMAGES, Part, count_maps
+from bidsdnn.bids.precomputed.parts import ARRAYS, IMAGES, Part, count_maps, parcel_runs
 from bidsdnn.bids.runs import RECORDING, choose_space
 from bidsdnn.errors import DataError, MissingInputError, SelectionError
 from bidsdnn.spaces import load_image
@@ -207,6 +207,31 @@ def spm(files: Sequence[Path], asked: Asked) -> list[Part]:
     return parts
 
 
+def regions(files: Sequence[Path], asked: Asked) -> list[Part]:
+    """Regions' series: ``timeseries.tsv``, ``.ptseries.nii``, HDF5 of (volumes, regions) a run; a label a volume."""
+    tables = [
+        path
+        for path in files
+        if (path.name.endswith("_timeseries.tsv") and parse(path).get("desc") != "confounds")
+        or path.name.endswith((".ptseries.nii", ".pscalar.nii"))
+    ]
+    runs = {(path, ""): count_maps(path) for path in _chosen(tables, asked) if table_beside(path, files)}
+    for path in files:
+        if path.suffix in (".h5", ".hdf5") and table_beside(path, files):
+            runs |= {(path, key): shape[0] for key, shape in parcel_runs(path).items()}
+    parts, groups = [], {table_beside(path, files): True for path, _ in runs}
+    for table in filter(None, groups):
+        mine = {run: count for run, count in runs.items() if table_beside(run[0], files) == table}
+        for (path, key), labels in share_out(read_labels(table, asked=asked.column, gaps=True), mine).items():
+            rows = np.flatnonzero([name != "" for name in labels.ids])
+            whole = _part(path, labels.ids, np.arange(len(labels.ids)))
+            named = [own or other or key for own, other in zip(labels.run, whole.run, strict=True)]
+            ses = [own or other for own, other in zip(labels.ses, whole.ses, strict=True)]
+            of = [tuple(column[row] for row in rows) for column in (labels.ids, named, ses)]
+            parts.append(Part(path, of[0], rows, of[1], of[2], table, key))
+    return parts
+
+
 def betas(files: Sequence[Path], asked: Asked) -> list[Part]:
     """Betas with a table of stimuli beside them: a 4-D image (NSD, BOLD5000, a ``labelfold`` table) or HDF5."""
     maps = [
@@ -315,5 +340,6 @@ FORMATS: dict[str, Callable[[Sequence[Path], Asked], list[Part]]] = {
     "betaseries": betaseries,
     "glmsingle": glmsingle,
     "spm": spm,
+    "regions": regions,
     "betas": betas,
 }

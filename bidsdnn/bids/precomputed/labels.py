@@ -10,11 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
 from bidsdnn.bids.events import choose_stimulus_column, read_tsv
 from bidsdnn.errors import DataError
+
+K = TypeVar("K", Path, tuple[Path, str])
 
 _OWN = ("", "_trials", "_ids", "_stimuli", "_labelfold", "_events", "_imgnames")
 """What may stand between a file's stem and the ending of its table."""
@@ -65,7 +68,7 @@ def table_beside(path: Path, files: Sequence[Path]) -> Path | None:
     -------
     Path or None
     """
-    there = set(files)
+    there = set(files) - {path}
     stem = stem_of(path)
     own = [path.with_name(f"{stem}{middle}{end}") for middle in _OWN for end in (".tsv", ".txt")]
     shared = [
@@ -88,7 +91,7 @@ def table_beside(path: Path, files: Sequence[Path]) -> Path | None:
     return named[0] if len(named) == 1 else None
 
 
-def read_labels(path: Path, *, asked: str | None = None) -> Labels:
+def read_labels(path: Path, *, asked: str | None = None, gaps: bool = False) -> Labels:
     """Read a table of stimuli.
 
     Parameters
@@ -97,6 +100,8 @@ def read_labels(path: Path, *, asked: str | None = None) -> Labels:
         A TSV with a header, or a text file of one identifier a line.
     asked : str, optional
         The column that names stimuli, from ``--stimulus-column``.
+    gaps : bool
+        Whether rows may be without a stimulus, as volumes of rest are; their identifier is empty text.
 
     Returns
     -------
@@ -120,10 +125,12 @@ def read_labels(path: Path, *, asked: str | None = None) -> Labels:
             raise DataError(f"{path}: {str(error).removeprefix('events: ')}") from error
     known = [name for name in ("stim_id", "stim_file") if name in table] if asked is None else []
     column = known[0] if known else column
-    if table[column].isna().any():
+    if table[column].isna().any() and not gaps:
         row = int(table[column].isna().to_numpy().argmax())
         raise DataError(f"{path}: row {row + 1} has no {column}; name the stimulus of every row")
-    return Labels(path, tuple(map(str, table[column])), _column(table, _RUN_COLUMNS), _column(table, _SESSION_COLUMNS))
+    return Labels(
+        path, tuple(table[column].fillna("").map(str)), _column(table, _RUN_COLUMNS), _column(table, _SESSION_COLUMNS)
+    )
 
 
 def _column(table: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
@@ -131,18 +138,18 @@ def _column(table: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
     return ("",) * len(table) if name is None else tuple(table[name].fillna("").map(str))
 
 
-def share_out(labels: Labels, counts: Mapping[Path, int]) -> dict[Path, Labels]:
+def share_out(labels: Labels, counts: Mapping[K, int]) -> dict[K, Labels]:
     """Give each of the files that a table serves its rows.
 
     Parameters
     ----------
     labels : Labels
-    counts : mapping of Path to int
-        Number of maps in each file, in the order of the table's rows.
+    counts : mapping of Path, or of Path and a name in it, to int
+        Number of responses in each, in the order of the table's rows.
 
     Returns
     -------
-    dict of Path to Labels
+    dict of the same to Labels
 
     Raises
     ------
@@ -151,7 +158,9 @@ def share_out(labels: Labels, counts: Mapping[Path, int]) -> dict[Path, Labels]:
     """
     total = sum(counts.values())
     if len(labels.ids) != total:
-        files = next(iter(counts)).name if len(counts) == 1 else f"{len(counts)} files, {next(iter(counts)).name} first"
+        first = next(iter(counts))
+        name = first.name if isinstance(first, Path) else f"{first[0].name} {first[1]}".strip()
+        files = name if len(counts) == 1 else f"{len(counts)} files or runs, {name} first"
         raise DataError(
             f"{labels.path}: {len(labels.ids)} stimuli for {total} responses in {files}; give one row a response"
         )

@@ -17,7 +17,17 @@ import numpy as np
 from bidsdnn.bids.meshes import Meshes
 from bidsdnn.bids.names import require
 from bidsdnn.errors import DataError
-from bidsdnn.spaces import Space, Volume, image_data, kind_of, load_image, one_line, recording_shape, shared_space
+from bidsdnn.spaces import (
+    Parcels,
+    Space,
+    Volume,
+    image_data,
+    kind_of,
+    load_image,
+    one_line,
+    recording_shape,
+    shared_space,
+)
 
 NONE = Meshes()
 
@@ -44,6 +54,8 @@ class Part:
         Of each row; empty text where unknown.
     labels : Path or None
         The table that the names stand in, where they are not in file names or headers.
+    key : str
+        Dataset of an HDF5 file that holds one a run, (rows, regions).
     """
 
     path: Path
@@ -52,6 +64,7 @@ class Part:
     run: tuple[str, ...]
     ses: tuple[str, ...]
     labels: Path | None = None
+    key: str = ""
 
 
 def count_maps(path: Path) -> int:
@@ -98,6 +111,8 @@ def shared_space_of(parts: Sequence[Part], near: Sequence[Path], meshes: Meshes 
         If files differ in grid, or no point has a response in all of them.
     """
     first = parts[0].path
+    if is_parcels(parts[0]):
+        return _parcels_of(parts), []
     if first.name.endswith(ARRAYS):
         return _array_space(parts, near)
     kind = kind_of(first)
@@ -137,6 +152,9 @@ def read_part(part: Part, space: Space) -> np.ndarray:
     DataError
         If the file is damaged, or on another grid.
     """
+    if part.key:
+        with _open_hdf5(part.path) as file:
+            return np.asarray(file[part.key][()], dtype=np.float32)[part.rows]
     if not part.path.name.endswith(ARRAYS):
         return space.read(part.path)[part.rows]
     values = _read_array(part.path)
@@ -148,6 +166,30 @@ def read_part(part: Part, space: Space) -> np.ndarray:
     if values.shape[1] != space.size:
         raise DataError(f"{part.path}: {values.shape[1]} voxels, the files before it have {space.size}")
     return np.asarray(values[part.rows], dtype=np.float32)
+
+
+def is_parcels(part: Part) -> bool:
+    """Whether columns are regions and not points."""
+    return bool(part.key) or (not part.path.name.endswith(ARRAYS) and kind_of(part.path) is Parcels)
+
+
+def parcel_runs(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of an HDF5 file's tables, (rows, regions) each, by their names; none if it holds something else."""
+    with _open_hdf5(path) as file:
+        shapes = {name: tuple(one.shape) for name, one in file.items() if isinstance(one, h5py.Dataset)}
+        tables = len(shapes) == len(file) and all(len(shape) == 2 for shape in shapes.values())
+    alike = len({shape[-1] for shape in shapes.values() if shape}) == 1
+    return shapes if tables and alike and not set(shapes) & set(_DATASETS) else {}
+
+
+def _parcels_of(parts: Sequence[Part]) -> Parcels:
+    """Regions of the first file; a file without names must have as many in every run."""
+    if not parts[0].key:
+        return Parcels.from_files([part.path for part in parts])
+    sizes = {part.path: parcel_runs(part.path)[part.key][1] for part in parts}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"{parts[0].path}: files have {sorted(set(sizes.values()))} regions; give files of one atlas")
+    return Parcels(tuple(f"parcel{number}" for number in range(1, sizes[parts[0].path] + 1)))
 
 
 def _whole(shape: tuple[int, ...], affine: np.ndarray, near: Sequence[Path]) -> tuple[Volume, list[str]]:
