@@ -15,6 +15,7 @@ from nilearn.interfaces.bids import save_glm_to_bids
 from bidsdnn.bids.precomputed import FORMATS, find, read_part, shared_space_of
 from bidsdnn.bids.precomputed.found import Asked
 from bidsdnn.errors import DataError, MissingInputError, SelectionError
+from bidsdnn.spaces import Cifti, Surface
 
 SHAPE = (4, 5, 3)
 AFFINE = np.diag([2.0, 2.0, 2.5, 1.0])
@@ -472,3 +473,27 @@ def test_parcel_runs_of_two_atlases_are_refused(tmp_path):
     text(tmp_path / "sub-01/sub-01_atlas-c.tsv", "stim_id", "face", "house")
     with pytest.raises(DataError, match=r"files have \[5, 7\] regions; give files of one atlas"):
         look(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["surface", "cifti"])
+def test_our_own_surfaces_and_cifti_are_read(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    stem = "sub-01/func/sub-01_task-x_run-1"
+    values = rng.standard_normal((3, 9 if kind == "surface" else 4)).astype(np.float32)
+    if kind == "surface":
+        inside = np.ones(6, dtype=bool), np.array([True, True, True, False, False, False])
+        space = Surface(inside)
+        path = tmp_path / f"{stem}_hemi-L_space-fsnative_stat-effect_desc-singletrial_statmap.func.gii"
+    else:
+        model = cifti2.BrainModelAxis.from_surface(np.arange(4), 6, "CortexLeft")
+        space = Cifti(model)
+        path = tmp_path / f"{stem}_space-fsLR_den-91k_stat-effect_desc-singletrial_statmap.dscalar.nii"
+    path.parent.mkdir(parents=True)
+    space.write(path, values)
+    text(
+        tmp_path / f"{stem}_desc-singletrial_trials.tsv",
+        "stim_id\testimated", "face\tTrue", "house\tFalse", "cat\tTrue",
+    )  # fmt: skip
+    found, ids, read, there, _ = look(tmp_path)
+    assert found.kind == "bidsdnn" and ids == ["face", "cat"] and there.size == space.size
+    np.testing.assert_array_equal(read, values[[0, 2]])
