@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from bidsdnn.methods.fractional_ridge import FRACTIONS, Rotated, coordinates, penalties, responses, rotate, shrunk
+from bidsdnn.methods.fractional_ridge import FRACTIONS, Rotated, coordinates, penalties, responses, shrunk
 from bidsdnn.methods.hrf_library import N_RESPONSES
 from bidsdnn.methods.noise_pool import choose_count, components, pool_of, tail_threshold
 from bidsdnn.methods.reduce import float64_device
 from bidsdnn.methods.repeats import Repeats, repeats_across_runs
 from bidsdnn.methods.responses.design import check_runs
-from bidsdnn.methods.responses.library_model import LibraryModel, library_model, with_components
+from bidsdnn.methods.responses.library_model import LibraryModel, denoised, library_model, with_components
 
 Float32 = NDArray[np.float32]
 
@@ -85,10 +85,13 @@ def glmsingle(
     voxel's responses are shrunk by fractional ridge regression, again to where repeats agree best; and are then
     scaled and shifted to match those without ridge. Without repeats across runs the last three steps are left out.
 
+    Unlike the published implementation, the haemodynamic response is chosen again once the components are in the
+    model, which makes responses a little more reliable.
+
     Parameters
     ----------
     bolds : sequence of array-like, shape (T, V) each
-        One a run: anything with a ``shape`` that can be sliced ``bold[:, a:b]``, as a memory map. Read four times,
+        One a run: anything with a ``shape`` that can be sliced ``bold[:, a:b]``, as a memory map. Read five times,
         in blocks of voxels.
     events : sequence of DataFrame
         One a run: columns ``onset``, ``duration`` (seconds) and ``stimulus_id``, one row a trial.
@@ -128,7 +131,7 @@ def glmsingle(
         trials["stimulus_id"][model.estimable], run[model.estimable], session[run[model.estimable]],
         device=model.device,
     )  # fmt: skip
-    pool, curve, removed, left_out = np.zeros(model.n_voxels, dtype=bool), np.empty(0), [], []
+    pool, curve, count, left_out = np.zeros(model.n_voxels, dtype=bool), np.empty(0), 0, []
     if repeats is None:
         left_out.append(
             "Denoising and ridge regression were left out: fewer than 3 stimuli were shown in more than one run."
@@ -143,9 +146,11 @@ def glmsingle(
             left_out.append(f"Denoising was left out: {pool.sum()} voxels did not respond, too few for components.")
         else:
             curve = _curve(model, repeats, chosen, onoff, threshold, found)
-            removed = [one[:, : choose_count(curve)] for one in found]
-    betas, r2, fraction = _estimate(model, repeats, chosen, removed, torch.tensor(sorted(fractions, reverse=True)))
-    count = removed[0].shape[1] if removed else 0
+            if count := choose_count(curve):
+                model = denoised(model, [one[:, :count] for one in found])
+                # What the voxel responds like is seen better without the noise.
+                chosen, _, _ = _choose_hrf(model)
+    betas, r2, fraction = _estimate(model, repeats, chosen, torch.tensor(sorted(fractions, reverse=True)))
     return Fitted(betas, chosen + 1, r2, onoff.astype(np.float32), fraction, pool, curve, count, tuple(left_out))
 
 
@@ -208,7 +213,6 @@ def _estimate(
     model: LibraryModel,
     repeats: Repeats | None,
     chosen: NDArray[np.int64],
-    removed: Sequence[torch.Tensor],
     fractions: torch.Tensor,
 ) -> tuple[Float32, Float32, Float32]:
     """Responses of all trials, share of variance explained, and fraction."""
@@ -216,17 +220,9 @@ def _estimate(
     r2, fraction = (np.full(model.n_voxels, np.nan, dtype=np.float32) for _ in range(2))
     fractions = fractions.to(model.device)
     rows = torch.from_numpy(np.flatnonzero(model.estimable)).to(model.device)
-    rotated = {
-        int(number): rotate([x - p @ (p.T @ x) for x, p in zip(model.designs[number], removed, strict=True)])
-        if removed
-        else model.rotated[number]
-        for number in np.unique(chosen[chosen >= 0])
-    }
     for voxels, series, _, _ in model.series():
-        if removed:
-            series = [y - p @ (p.T @ y) for y, p in zip(series, removed, strict=True)]
         for number, columns in _by_response(chosen, voxels):
-            one, data = rotated[number], [y[:, columns] for y in series]
+            one, data = model.rotated[number], [y[:, columns] for y in series]
             where = np.arange(voxels.start, voxels.stop)[columns]
             found = coordinates(one, data)
             values = responses(one, found)[rows]

@@ -6,7 +6,7 @@ The one idea: a model is decomposed once and then serves all voxels that have it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,29 @@ def library_model(
         # As in `lsa`: a trial is estimable if its own axis lies within the space the design reaches.
         reached &= torch.cat([(right**2).sum(dim=1) for right in one.right]).cpu().numpy() > 1 - 1e-6
     return LibraryModel(bolds, bases, designs, rotated, onoff, np.concatenate(estimable) & reached, device)
+
+
+def denoised(model: LibraryModel, found: Sequence[torch.Tensor]) -> LibraryModel:
+    """Add components to the nuisance of each run.
+
+    Parameters
+    ----------
+    model : LibraryModel
+    found : sequence of tensor, shape (T, k)
+        By run, orthonormal, and orthogonal to the nuisance.
+
+    Returns
+    -------
+    LibraryModel
+    """
+    designs = [[x - p @ (p.T @ x) for x, p in zip(one, found, strict=True)] for one in model.designs]
+    return replace(
+        model,
+        bases=[torch.cat(pair, dim=1) for pair in zip(model.bases, found, strict=True)],
+        designs=designs,
+        rotated=[rotate(one) for one in designs],
+        onoff=[x - p @ (p.T @ x) for x, p in zip(model.onoff, found, strict=True)],
+    )
 
 
 def with_components(
