@@ -11,6 +11,8 @@ from bidsdnn.lookup import summary
 from bidsdnn.methods import models, responses, similarity
 from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.networks.zoo import NETWORKS, build
+from bidsdnn.precomputed import NAME as PRECOMPUTED
+from bidsdnn.precomputed import precomputed_responses
 
 
 def listing(what: str, networks: Sequence[str]) -> list[str]:
@@ -33,7 +35,7 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
         return [line for text in networks for line in _layers(text)]
     tables: dict[str, Any] = {
         "analyses": ANALYSES,
-        "responses": {**responses.RESPONSES, **responses.ACROSS_RUNS},
+        "responses": {**responses.RESPONSES, **responses.ACROSS_RUNS, PRECOMPUTED: precomputed_responses},
         "dissimilarities": DISSIMILARITIES,
         "similarities": similarity.SIMILARITIES,
         "models": models.MODELS,

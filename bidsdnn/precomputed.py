@@ -104,7 +104,7 @@ def find_responses(config: Config, dataset: Dataset, label: str, index: Stimulus
 def precomputed_responses(
     one: Precomputed, label: str, out: Derivatives, *, sidecar: Mapping[str, Any], meshes: Meshes = NONE
 ) -> tuple[Patterns, np.ndarray, str, dict[str, str], list[str]]:
-    """Bring precomputed responses into the form that analyses take, and write them.
+    """Responses were estimated beforehand by another program and read from ``--derivatives``.
 
     Parameters
     ----------
