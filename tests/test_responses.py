@@ -180,3 +180,22 @@ def test_smoothing_is_the_spaces_own(planted):
     from bidsdnn.recordings import load_run
 
     np.testing.assert_array_equal(load_run(task).series, task.space.smooth(whole, 3.0))
+
+
+def test_glmsingle_writes_what_it_chose_and_says_what_it_left_out(planted):
+    found(asked(planted, response="glmsingle"))
+    folder = planted.tasks[0].derivatives.root / "sub-01/func"
+    space = planted.tasks[0].space
+    hrf = space.read(folder / "sub-01_task-t_stat-hrf_desc-estimation_statmap.nii.gz")[0]
+    assert set(np.unique(hrf)) <= set(range(1, 21)) and hrf.std() < 6
+    fraction = space.read(folder / "sub-01_task-t_stat-fraction_desc-estimation_statmap.nii.gz")[0]
+    assert ((fraction > 0) & (fraction <= 1)).all()
+    text = read_json(folder / "sub-01_task-t_desc-quality_results.json")
+    assert "response shape, noise components and ridge chosen" in text["Methods"]
+    assert "glmsingle" in text["References"]
+    once = asked(planted, response="glmsingle")
+    for number, task in enumerate(once):
+        task.events["stimulus_id"] = [f"r{number}-{name}-{i}" for i, name in enumerate(task.events["stimulus_id"])]
+    found(once)
+    text = read_json(folder / "sub-01_task-t_desc-quality_results.json")
+    assert "Denoising and ridge regression were left out" in str(text)

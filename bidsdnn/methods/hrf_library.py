@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import gamma
 
 Float = NDArray[np.float64]
 
@@ -61,8 +60,8 @@ def response(place: float, seconds: Float) -> Float:
 def _gamma(seconds: Float, mode: float, width: float) -> Float:
     """Gamma density by its mode and standard deviation, divided by its peak."""
     scale = (np.sqrt(mode**2 + 4 * width**2) - mode) / 2
-    density = gamma(1 + mode / scale, scale=scale)
-    return np.asarray(density.pdf(seconds) / density.pdf(mode))
+    after = np.maximum(seconds, 1e-9)
+    return np.where(seconds > 0, np.exp(mode / scale * np.log(after / mode) - (after - mode) / scale), 0.0)
 
 
 def kernels(duration: float, n: int = N_RESPONSES) -> list[Callable[[float, int], Float]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import gamma
 
 from bidsdnn.methods.hrf_library import N_RESPONSES, kernels, response
 from bidsdnn.methods.responses import trial_regressors
@@ -19,6 +20,19 @@ def test_the_library_runs_from_early_with_an_undershoot_to_late_without():
     assert curves[0].min() < -0.2 and curves[-1].min() > -0.01
     neighbours = [np.corrcoef(curves[i], curves[i + 1])[0, 1] for i in range(N_RESPONSES - 1)]
     assert min(neighbours) > 0.95 and max(neighbours) < 0.9999
+
+
+def test_a_response_is_made_of_gamma_densities():
+    def density(seconds, mode, width):
+        scale = (np.sqrt(mode**2 + 4 * width**2) - mode) / 2
+        one = gamma(1 + mode / scale, scale=scale)
+        assert one.std() == pytest.approx(width)
+        return one.pdf(seconds) / one.pdf(mode)
+
+    expected = density(SECONDS - 4.4, 1.3, 3.4)
+    np.testing.assert_allclose(response(1.0, SECONDS), expected, atol=1e-10)
+    expected = density(SECONDS, 2.9, 2.05) - 0.6 * density(SECONDS, 6.4, 1.8)
+    np.testing.assert_allclose(response(0.0, SECONDS), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("duration", [0.0, 0.5, 3.0, 12.0])
