@@ -201,6 +201,15 @@ def test_sessions_are_compared_after_z_scoring_each():
     np.testing.assert_array_equal(apart.hrf, fit(scaled, events, sessions=[0, 0, 9, 9]).hrf)  # labels, not numbers
 
 
+def test_fractions_are_asked_for_in_any_order_and_checked():
+    bolds, events, *_ = plant(voxels=30)
+    found = fit(bolds, events, fractions=[0.25, 1.0, 0.5])
+    assert set(np.unique(found.fraction)) <= {0.25, 0.5, 1.0}
+    for wrong in ([], [0.0, 1.0], [1.5]):
+        with pytest.raises(ValueError, match="fractions: expected numbers above 0 and up to 1"):
+            fit(bolds, events, fractions=wrong)
+
+
 def test_agrees_with_the_published_implementation(tmp_path, monkeypatch):
     published = pytest.importorskip("glmsingle.glmsingle", reason="GLMsingle is not installed")
     monkeypatch.chdir(tmp_path)

@@ -122,6 +122,8 @@ def glmsingle(
         If numbers of runs or voxels differ, or a run's input is invalid.
     """
     check_runs(bolds, events, frame_times, nuisance)
+    if not len(fractions) or not all(0 < fraction <= 1 for fraction in fractions):
+        raise ValueError(f"fractions: expected numbers above 0 and up to 1, got {list(fractions)}")
     model = library_model(bolds, events, frame_times, nuisance, hrf, float64_device(device))
     chosen, onoff, mean = _choose_hrf(model)
     trials = pd.concat(list(events), ignore_index=True)
@@ -150,7 +152,9 @@ def glmsingle(
                 model = denoised(model, [one[:, :count] for one in found])
                 # What the voxel responds like is seen better without the noise.
                 chosen, _, _ = _choose_hrf(model)
-    betas, r2, fraction = _estimate(model, repeats, chosen, torch.tensor(sorted(fractions, reverse=True)))
+    betas, r2, fraction = _estimate(
+        model, repeats, chosen, torch.tensor(sorted(fractions, reverse=True), dtype=torch.float64)
+    )
     return Fitted(betas, chosen + 1, r2, onoff.astype(np.float32), fraction, pool, curve, count, tuple(left_out))
 
 
