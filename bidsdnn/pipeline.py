@@ -25,27 +25,22 @@ from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
-from bidsdnn.bids.meshes import find_meshes
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
 from bidsdnn.geometry import PIXELS
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.lookup import resolve
+from bidsdnn.measured import measured
 from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, serial, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
-from bidsdnn.precomputed import precomputed_responses
 from bidsdnn.published import group_labels, published
-from bidsdnn.responses import responses, shared_entities
-from bidsdnn.single_trials import Task
-from bidsdnn.spaces import shared_space
 from bidsdnn.stimuli import file_sha256
 from bidsdnn.study import (
     Participant,
     Study,
-    about,
     all_stimuli,
     check_configuration,
     estimation_of,
@@ -222,20 +217,13 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     config, out = study.config, study.derivatives
     started = time.monotonic()
     left_out = notes(config, one)
-    if one.precomputed is not None:
-        first = one.precomputed.found.parts[0].path
-        meshes = find_meshes(study.dataset, one.label, first, asked=config.mesh)
-        sidecar = about(study, one, left_out, meshes)
-        found = precomputed_responses(one.precomputed, one.label, out, sidecar=sidecar, meshes=meshes)
-    else:
-        found = _estimated(study, one, left_out)
-    brain, reliable, content, entities, warnings = found
-    for warning in dict.fromkeys([*warnings, *left_out]):
+    found = measured(study, one, left_out)
+    brain, reliable, entities, space = found.brain, found.reliability, found.entities, found.brain.space
+    for warning in dict.fromkeys([*found.warnings, *left_out]):
         logger.warning("sub-%s: %s", one.label, warning)
 
-    space = brain.space
     regions, atlases = atlas_regions(config.atlas, space)
-    content = digest({"responses": content, "atlases": atlases})
+    content = digest({"responses": found.content, "atlases": atlases})
     for label, table in regions.items() if config.atlas else ():
         if not out.current(f"atlas{names.label(label)}", content, **entities):
             written = out.write_atlas(label, table, space, **entities)
@@ -245,9 +233,9 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
 
     matched = [table.match(brain).groups for table, _ in features]
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
-    events = [one.shown.events[run.events] for run in runs if run.events is not None]
+    events = [task.events for task in found.tasks]
     columns = read_columns(config.columns, index=study.index, events=events, sub=one.label)
-    single = trials(tasks)
+    single = trials(found.tasks)
     more = {
         "trials": single, "residuals": residuals_of(single), "columns": columns, "iterate": config.iterate,
         "stimuli": shown_stimuli(one.shown, study.index.root),
@@ -266,30 +254,6 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
                 more=more,
             )
     logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
-
-
-def _estimated(
-    study: Study, one: Participant, left_out: Sequence[str]
-) -> tuple[Patterns, np.ndarray, str, dict[str, str], list[str]]:
-    """Responses from recordings, with their reliability, hash, entities and warnings."""
-    config = study.config
-    runs = [run for run in one.runs if run.events is not None and one.shown.events[run.events]["trial"].any()]
-    meshes = find_meshes(study.dataset, one.label, runs[0].bold, asked=config.mesh)
-    masks = [meshes.cortex[0]] if meshes.cortex else [run.mask for run in runs if run.mask]
-    space, warnings = shared_space([run.bold for run in runs], masks, meshes=meshes.folded)
-    entities = shared_entities(runs)
-    estimation, device = estimation_of(config), str(torch_device(config.device))
-    tasks = [
-        Task(run, one.shown.events[run.events], space, estimation, study.derivatives, entities, device)
-        for run in runs if run.events is not None
-    ]  # fmt: skip
-    brain, reliable, content = responses(
-        tasks, sidecar=about(study, one, left_out, meshes), work_dir=config.work_dir,
-        map=study.map if device == "cpu" else serial,
-    )  # fmt: skip
-    warnings += [f"{run.name}: no confounds file; motion was not modelled" for run in runs if run.confounds is None]
-    warnings += [text for run in runs for text in run.warnings]
-    return brain, reliable, content, entities, warnings
 
 
 def analyse(

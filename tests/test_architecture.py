@@ -17,7 +17,7 @@ ROWS = [
     {"__main__", "commands"},
     {"cli"},
     {"pipeline", "demo", "listing"},
-    {"published"},
+    {"published", "measured"},
     {"study"},
     {"plan", "reports", "grouplevel", "similarities"},
     {"precomputed"},
