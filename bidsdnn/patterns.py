@@ -14,7 +14,10 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.methods.rdm import DISSIMILARITIES, FROM_GRAM, from_gram
-from bidsdnn.methods.reduce import gram
+from bidsdnn.methods.reduce import blocks, gram
+
+BLOCK = 8192
+"""Columns averaged at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +187,11 @@ class Patterns:
             One item a stimulus, with the number of items averaged in column ``n_repeats``.
         """
         ids, code, count = np.unique(np.asarray(self.ids, dtype=str), return_inverse=True, return_counts=True)
-        total = np.zeros((len(ids), self.groups[0].values.shape[1]))
-        np.add.at(total, code, self.values.astype(np.float64))
-        mean = (total / count[:, None]).astype(np.float32)
+        values = self.groups[0].values
+        mean = np.empty((len(ids), values.shape[1]), dtype=np.float32)
+        for columns in blocks(values.shape[1], BLOCK):
+            total = np.zeros((len(ids), columns.stop - columns.start))
+            np.add.at(total, code, np.asarray(values[:, columns], dtype=np.float64))
+            mean[:, columns] = total / count[:, None]
         items = pd.DataFrame({"stimulus_id": ids.astype(object), "n_repeats": count})
         return replace(self, items=items, groups=(replace(self.groups[0], values=mean),))
