@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from bidsdnn.methods.rsa_bootstrap import bootstrap, evaluate
+from bidsdnn.methods.rsa_bootstrap import bootstrap
+from bidsdnn.methods.rsa_samples import evaluate
 
 THEIR_NAMES = {"pearson": "corr", "cosine": "cosine", "spearman": "spearman"}
 

@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata, t
 
 from bidsdnn.methods.inference import fdr
-from bidsdnn.methods.rsa_bootstrap import Bootstrap, Float, checked
+from bidsdnn.methods.rsa_bootstrap import Bootstrap
+from bidsdnn.methods.rsa_samples import Float, checked
 from bidsdnn.methods.similarity import SIMILARITIES
 
 _RANKED = ("spearman", "kendall_tau_a", "kendall_tau_b")
-_FROM_ZERO = ("cosine", "whitened_cosine", "linear_cka")
+FROM_ZERO = ("cosine", "whitened_cosine", "linear_cka")
+"""Comparisons that are above zero for any two RDMs of distances, so that zero is no null for them."""
 _VARIANCE = 1e-20
 """Variances below this are rounding: equal models differ by nothing, always."""
 
@@ -94,6 +96,12 @@ def against_ceiling(resampled: Bootstrap) -> Family:
     The variance is that of the difference, as the ceiling varies with the models over the same samples. A model
     that is not significantly lower explains the data as well as can be told.
 
+    The truth lies above the lower ceiling, so that it is seldom found below it, where noise adds nothing to the RDMs
+    (crossnobis, any comparison) or the same to all distances and the comparison takes no notice of that (Pearson,
+    Spearman, Kendall, whitened Pearson). For a cosine (also whitened; CKA) of other distances participants resemble
+    each other by what noise adds, and the truth does lie below: not to be used. The same holds, less, for all
+    comparisons of other distances where some stimuli are noisier than others in every participant.
+
     Parameters
     ----------
     resampled : Bootstrap
@@ -106,6 +114,30 @@ def against_ceiling(resampled: Bootstrap) -> Family:
     """
     difference = resampled.similarity - resampled.ceiling
     return _tests(difference, resampled.ceiling_variance, resampled.dof, two_sided=True)
+
+
+def interval(resampled: Bootstrap, *, level: float = 0.95) -> tuple[Float, Float]:
+    """Each model's similarity has a confidence interval from t with its bootstrap variance.
+
+    Parameters
+    ----------
+    resampled : Bootstrap
+    level : float
+        Of confidence, between 0 and 1.
+
+    Returns
+    -------
+    lower, upper : array, shape (M,)
+
+    Raises
+    ------
+    ValueError
+        If the level lies outside 0 to 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    margin = t.ppf((1 + level) / 2, resampled.dof) * np.sqrt(resampled.variance)
+    return resampled.similarity - margin, resampled.similarity + margin
 
 
 def pairwise(resampled: Bootstrap) -> Family:
@@ -216,7 +248,7 @@ def _normalised(rows: Float, comparison: str) -> Float:
     """RDMs on one scale, as that comparison wants them averaged."""
     if comparison in _RANKED:
         return np.asarray(rankdata(rows, axis=1), dtype=np.float64)
-    if comparison not in _FROM_ZERO:
+    if comparison not in FROM_ZERO:
         rows = rows - rows.mean(axis=1, keepdims=True)
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(size > 0, size, np.nan))

@@ -15,13 +15,12 @@ from scipy.stats import rankdata
 
 from bidsdnn.methods.inference import pvalue
 from bidsdnn.methods.relabelling import relabellings
-from bidsdnn.methods.rsa_bootstrap import Float, checked, n_stimuli
-from bidsdnn.methods.rsa_inference import fisher_mean
+from bidsdnn.methods.rsa_inference import FROM_ZERO, fisher_mean
+from bidsdnn.methods.rsa_samples import Float, checked
 from bidsdnn.methods.scores import Split
 from bidsdnn.methods.similarity import SIMILARITIES
-from bidsdnn.methods.transforms import SIDES, condensed_to_square
+from bidsdnn.methods.transforms import SIDES, condensed_to_square, n_stimuli
 
-_FROM_ZERO = ("cosine", "whitened_cosine", "linear_cka")
 CORRELATIONS = ("pearson", "spearman")
 """Comparisons that controls can be taken out of."""
 _HELD_OUT_STIMULI = 3
@@ -72,7 +71,7 @@ def weighted(
     for number, (train, test) in enumerate(folds):
         member = _members(train, test, n)
         fitted, held_out = (part[first] & part[second] for part in member)
-        weights[number] = _fit(table[:, fitted], target[fitted], centred=comparison not in _FROM_ZERO)
+        weights[number] = _fit(table[:, fitted], target[fitted], centred=comparison not in FROM_ZERO)
         similarity[number] = similar(weights[number] @ table[:, held_out], target[held_out])
     return weights, similarity
 
@@ -135,7 +134,7 @@ class _Part:
     def __init__(self, table: Float, train: ArrayLike, test: ArrayLike, n: int, comparison: str) -> None:
         first, second = np.triu_indices(n, 1)
         self.fitted, self.held_out = (part[first] & part[second] for part in _members(train, test, n))
-        self.comparison, self.centred = comparison, comparison not in _FROM_ZERO
+        self.comparison, self.centred = comparison, comparison not in FROM_ZERO
         rows = table[:, self.fitted]
         origin = np.linalg.norm(rows, axis=1)
         if self.centred:
