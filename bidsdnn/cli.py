@@ -102,6 +102,9 @@ def _add_data(g: Any) -> None:
 
 def _add_networks(g: Any) -> None:
     g.add_argument(*_names("--stimuli-dir"), metavar="PATH", help="default: BIDS_DIR/stimuli")
+    g.add_argument(
+        *_names("--stimulus-pictures"), action="store_true", help="put small pictures of the stimuli into the reports"
+    )
     g.add_argument(*_names("--stimulus-column"), metavar="NAME", help="column of events.tsv that names the stimuli")
     g.add_argument(
         *_names("--stimulus-id-map"), metavar="TSV", help="columns id and filename, for ids that are no file names"

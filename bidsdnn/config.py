@@ -105,6 +105,7 @@ class Config(BaseModel):
     # stimuli and networks
     stimuli_dir: Path | None = None
     stimulus_column: str | None = None
+    stimulus_pictures: bool = False
     stimulus_id_map: Path | None = None
     event_filter: str | None = None
     events: EventEdits = EventEdits()

@@ -115,16 +115,19 @@ def _rebuild(
         raise MissingInputError(f"{config.out_dir}: no results to report; run without --reports-only first")
     if config.analysis_level == "dnn":
         raise ConfigError("--reports-only: the dnn level has no report; ask for participant or group")
+    shown = reports.Shown(config.stimuli_dir or dataset.stimuli_dir, config.stimulus_pictures)
     if config.analysis_level == "group":
-        announce(f"group: {reports.group_page(derivatives)}")
+        announce(f"group: {reports.group_page(derivatives, shown)}")
         return []
-    there = [label for label in dataset.participants if (config.out_dir / f"sub-{label}").is_dir()]
+    there = [
+        label for label in group_labels(config, dataset, derivatives) if (config.out_dir / f"sub-{label}").is_dir()
+    ]
     if not there:
         raise MissingInputError(
             f"{config.out_dir}: none of the participants has results; run without --reports-only first"
         )
     for label in there:
-        announce(f"sub-{label}: {reports.participant_page(derivatives, label)}")
+        announce(f"sub-{label}: {reports.participant_page(derivatives, label, shown)}")
     return []
 
 
@@ -180,7 +183,7 @@ def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
             if outcome.error is not None:
                 logger.error("%s: %s", one.name, describe(outcome.error))
                 study.journal.failed(outcome)
-        report = reports.participant_page(study.derivatives, label)
+        report = reports.participant_page(study.derivatives, label, study.shown)
         study.announce(
             f"{one.name}: {report}" if outcome.error is None else f"{one.name}: failed; what there is: {report}"
         )
@@ -347,17 +350,18 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     list of Outcome
     """
     config = study.config
-    labels = group_labels(study)
+    labels = group_labels(config, study.dataset, study.derivatives)
     with study.journal.about("group"):
         grouplevel.group(
             study.derivatives,
             labels,
             permutations=config.permutations,
             seed=seed_for(config.random_seed, "group"),
+            map=study.map,
         )
         similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)
         similarities.average(study.derivatives, labels)
-    report = reports.group_page(study.derivatives)
+    report = reports.group_page(study.derivatives, study.shown)
     study.announce(f"group: {report}")
     return [Outcome("group", value=report)]
 

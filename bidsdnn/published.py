@@ -11,6 +11,8 @@ import pandas as pd
 
 from bidsdnn import reports
 from bidsdnn.bids.columns import read_columns
+from bidsdnn.bids.dataset import Dataset
+from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.rdms import count_stimuli, name_stimuli, read_people, reordered
 from bidsdnn.config import Config
@@ -171,15 +173,15 @@ def published(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     for label in found.people:
         with study.journal.about(f"sub-{label}"):
             compare_published(study, features, chosen, found, label)
-        report = reports.participant_page(study.derivatives, label)
+        report = reports.participant_page(study.derivatives, label, study.shown)
         study.announce(f"sub-{label}: {report}")
         outcomes.append(Outcome(f"sub-{label}", value=report))
     return outcomes
 
 
-def group_labels(study: Study) -> list[str]:
+def group_labels(config: Config, dataset: Dataset, derivatives: Derivatives) -> list[str]:
     """Participants of the dataset; with published RDMs those of the output, which are all there are."""
-    if not study.config.rdm:
-        return list(study.dataset.participants)
-    there = sorted(path.name.removeprefix("sub-") for path in study.derivatives.root.glob("sub-*") if path.is_dir())
-    return [label for label in there if label in (study.config.participant_label or there)]
+    if not config.rdm:
+        return list(dataset.participants)
+    there = sorted(path.name.removeprefix("sub-") for path in derivatives.root.glob("sub-*") if path.is_dir())
+    return [label for label in there if label in (config.participant_label or there)]

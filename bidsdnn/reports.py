@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bidsdnn import journal
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_json, write_text
+from bidsdnn.bids.stimulus_index import read_categories
 from bidsdnn.report.entries import Entry, Log
 from bidsdnn.report.methods import citation
 from bidsdnn.report.page import page
+from bidsdnn.stimuli import thumbnail
 
 
-def participant_page(derivatives: Derivatives, label: str) -> Path:
+@dataclass(frozen=True)
+class Shown:
+    """What pages may show of the stimuli themselves.
+
+    Parameters
+    ----------
+    root : Path or None
+        Their folder; a ``stimuli.tsv`` in it may give each one's category.
+    pictures : bool
+        Whether pages hold small pictures of them: photographs have owners, so only where it was asked for.
+    """
+
+    root: Path | None = None
+    pictures: bool = False
+
+    @cached_property
+    def categories(self) -> dict[str, str]:
+        """By stimulus, as the folder's ``stimuli.tsv`` has them."""
+        return read_categories(self.root) if self.root else {}
+
+    def thumbnails(self, items: Iterable[str]) -> dict[str, np.ndarray]:
+        """Small pictures of those stimuli whose files are there."""
+        if self.root is None or not self.pictures:
+            return {}
+        return {item: thumbnail(self.root / item) for item in items if (self.root / item).is_file()}
+
+
+NOTHING_SHOWN = Shown()
+
+
+def participant_page(derivatives: Derivatives, label: str, shown: Shown = NOTHING_SHOWN) -> Path:
     """Write one participant's report from what is on disk.
 
     Parameters
@@ -21,6 +58,8 @@ def participant_page(derivatives: Derivatives, label: str) -> Path:
     derivatives : Derivatives
     label : str
         Without ``sub-``.
+    shown : Shown
+        What the page shows of the stimuli.
 
     Returns
     -------
@@ -28,26 +67,30 @@ def participant_page(derivatives: Derivatives, label: str) -> Path:
         ``sub-<label>.html``.
     """
     name = f"sub-{label}"
-    entries = _entries(derivatives, name) + _entries(derivatives, "stimuli")
+    entries = _entries(derivatives, name, shown) + _entries(derivatives, "stimuli")
     path = derivatives.root / f"{name}.html"
     page(entries, path, figures_dir=derivatives.root / name / "figures", title=name, level="participant",
          log=_log(derivatives.root, name))  # fmt: skip
     return path
 
 
-def group_page(derivatives: Derivatives) -> Path:
+def group_page(derivatives: Derivatives, shown: Shown = NOTHING_SHOWN) -> Path:
     """Write the group's report from what is on disk.
 
     Parameters
     ----------
     derivatives : Derivatives
+    shown : Shown
+        What the page shows of the stimuli.
 
     Returns
     -------
     Path
         ``group.html``.
     """
-    entries = _entries(derivatives, "group")
+    entries = _entries(derivatives, "group", shown)
+    if any(entry.suffix == "relmat" for entry in entries):
+        entries += _entries(derivatives, "stimuli")
     for folder in sorted(derivatives.root.glob("tpl-*")):
         entries += _entries(derivatives, folder.name)
     for folder in sorted(derivatives.root.glob("sub-*/")):
@@ -58,7 +101,7 @@ def group_page(derivatives: Derivatives) -> Path:
     return path
 
 
-def _entries(derivatives: Derivatives, below: str, *, arrays: bool = True) -> list[Entry]:
+def _entries(derivatives: Derivatives, below: str, shown: Shown = NOTHING_SHOWN, *, arrays: bool = True) -> list[Entry]:
     found = []
     for path, entities, suffix, sidecar in derivatives.entries(below=below, arrays=arrays):
         if sidecar.get("Anatomy"):
@@ -66,6 +109,8 @@ def _entries(derivatives: Derivatives, below: str, *, arrays: bool = True) -> li
         for key in ("Mesh", "InflatedMesh"):
             if key in sidecar:
                 sidecar[key] = [str(derivatives.resolve(uri)) for uri in sidecar[key]]
+        if "_items" in sidecar:
+            sidecar |= {"_categories": shown.categories, "_pictures": shown.thumbnails(sidecar["_items"])}
         found.append(Entry(path, entities, suffix, sidecar))
     return found
 

@@ -274,6 +274,29 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def thumbnail(path: Path, *, size: int = 40) -> np.ndarray:
+    """Read a picture small enough for a figure.
+
+    Parameters
+    ----------
+    path : Path
+    size : int
+        Of the longer side.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+
+    Raises
+    ------
+    MissingInputError, DataError
+        As `load_image`.
+    """
+    image = load_image(path)
+    image.thumbnail((size, size))
+    return np.asarray(image)
+
+
 def pixels(stimuli: Stimuli, *, size: int = 32) -> np.ndarray:
     """Read pictures at a low resolution, to tell what a model explains beyond them.
 

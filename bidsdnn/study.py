@@ -40,6 +40,7 @@ from bidsdnn.plan import run_memory_mb
 from bidsdnn.precomputed import NAME as PRECOMPUTED
 from bidsdnn.precomputed import Precomputed, find_responses
 from bidsdnn.recordings import Estimation
+from bidsdnn.reports import Shown
 from bidsdnn.responses import ESTIMATORS
 from bidsdnn.searchlights import check_parameters
 from bidsdnn.stimuli import Stimuli
@@ -79,6 +80,11 @@ class Study:
     journal: Journal
     announce: Callable[[str], None]
     map: Map
+
+    @property
+    def shown(self) -> Shown:
+        """What reports may show of the stimuli."""
+        return Shown(self.index.root, self.config.stimulus_pictures)
 
 
 def check_configuration(config: Config) -> None:

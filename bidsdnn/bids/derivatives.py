@@ -38,6 +38,7 @@ DESCRIPTIONS = {
     "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
     "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",
     "desc-searchlightencoding": "Prediction of the responses in each voxel's neighbourhood from a network's layers",
+    "desc-rsapairs": "Which of two layers is more similar to a brain region, over participants",
     "desc-rsachannel": "Similarity between the geometry of each channel of a network's layers and of brain regions",
     "desc-rsaposition": "Similarity between the geometry of each position of a network's layers and of brain regions",
     "desc-rdmreliability": "Agreement between the geometries of a brain region in several runs or sessions",

@@ -136,7 +136,19 @@ def write_tsv(path: Path, table: pd.DataFrame) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table that `write_tsv` wrote; names stay text, numbers become numbers."""
     text = dict.fromkeys(
-        ("stimulus_id", "region", "layer", "network", "run", "trial_type", "participant", "stim_id"), str
+        (
+            "stimulus_id",
+            "region",
+            "layer",
+            "network",
+            "other_layer",
+            "other_network",
+            "run",
+            "trial_type",
+            "participant",
+            "stim_id",
+        ),
+        str,
     )
     return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=text, encoding="utf-8")
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import pandas as pd
+
 from bidsdnn.errors import DataError
 
 MODALITIES = {
@@ -111,6 +113,11 @@ class StimulusIndex:
             return Resolution(name, self.root / name, "found")
         return Resolution(name, self.root / name, "datalad") if annexed else Resolution(name, None, "missing")
 
+    def name_of(self, value: str) -> str:
+        """The stimulus that a value means, as `resolve` finds it, whether or not its file can be used."""
+        tidy = self._tidy(value)
+        return self._lookup(tidy) or tidy
+
     def _tidy(self, value: str) -> str:
         text = value.strip().replace("\\", "/")
         for root in (self.root, self._real):
@@ -158,6 +165,32 @@ class StimulusIndex:
             f"events: stimulus {value!r} leaves the stimuli folder {self.root}; "
             "name files inside it, or give another folder with --stimuli-dir"
         )
+
+
+def read_categories(root: Path) -> dict[str, str]:
+    """Category of each stimulus from the folder's ``stimuli.tsv``, by the stimulus' path in the folder.
+
+    Parameters
+    ----------
+    root : Path
+        A table there with columns ``stimulus_id``, whose values are read as those of an events table, and
+        ``category`` is used; without it there are none.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    path = root / "stimuli.tsv"
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, sep="\t", dtype=str, na_values=["n/a"], keep_default_na=False, encoding="utf-8-sig")
+    if not {"stimulus_id", "category"} <= set(table):
+        return {}
+    index = StimulusIndex(root)
+    table = table.dropna(subset=["stimulus_id", "category"])
+    return {
+        index.name_of(name): category for name, category in zip(table["stimulus_id"], table["category"], strict=True)
+    }
 
 
 def _walk(root: Path) -> Iterable[str]:

@@ -15,8 +15,9 @@ import pandas as pd
 
 # Written by an analysis as text; every other column of a table is a number.
 TEXT_COLUMNS = frozenset({
-    "network", "layer", "region", "metric", "comparison", "run", "ses", "task", "sub", "controls", "by", "position",
-    "first_kind", "first", "second_kind", "second", "kind", "item", "participant", "reason",
+    "network", "layer", "other_network", "other_layer", "region", "metric", "comparison", "run", "ses", "task", "sub",
+    "controls", "by", "position", "first_kind", "first", "second_kind", "second", "kind", "item", "participant",
+    "reason",
 })  # fmt: skip
 # What tells two analyses of one participant apart, in the order in which the page names it.
 CONTEXT = ("ses", "task", "space", "res", "den")
