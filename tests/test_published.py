@@ -63,6 +63,22 @@ def test_published_rdms_find_their_layers(study, capsys):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_reports_show_pictures_on_request_and_order_by_category(study):
+    folder, tmp = study
+    for level in ("participant", "group"):
+        assert main(arguments(study, level)) == 0
+    page = (tmp / "out" / "group.html").read_text()
+    assert "clustered by the mean of these distances" in page and "<image" not in page
+    names = sorted(path.name for path in (folder / "stimuli").iterdir() if path.suffix == ".png")
+    rows = "".join(f"{name}\t{name.split('-')[0]}\n" for name in names)
+    (folder / "stimuli" / "stimuli.tsv").write_text("stimulus_id\tcategory\n" + rows)
+    assert main(arguments(study, "group", "--stimulus-pictures")) == 0
+    page = (tmp / "out" / "group.html").read_text()
+    assert "grouped by category" in page and page.count("<image") == 2 * len(names)
+    assert "% of the noise ceiling" in page.replace("\N{NO-BREAK SPACE}", " ") and "Which layers differ?" in page
+    assert main(arguments(study, "participant", "--stimulus_pictures", "--reports-only")) == 0
+
+
 def test_some_participants_and_another_metric(study):
     options = ["--participant-label", "02", "04", "--rdm-metric", "euclidean", "--rdm-comparison", "kendall_tau_a"]
     assert main(arguments(study, "participant", *options)) == 0

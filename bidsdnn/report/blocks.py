@@ -18,24 +18,11 @@ from bidsdnn.report.findings import Sentences, number
 
 MAX_ROWS = 2000
 # Scores between -1 and 1 are written without a leading zero.
-_SCORES = frozenset(
-    {
-        "pearsonr",
-        "pearsonr_normalized",
-        "ceiling",
-        "max_trial_r",
-        "pearsonr_folds_sem",
-        "r2",
-        "p",
-        "q",
-        "sem",
-        "similarity",
-        "reliability",
-        "peak",
-        "peak_p",
-        "peak_pfwe",
-    }
-)
+_SCORES = frozenset({
+    "pearsonr", "pearsonr_normalized", "ceiling", "max_trial_r", "pearsonr_folds_sem", "r2", "p", "q", "sem",
+    "similarity", "reliability", "difference", "se", "p_fwe", "peak", "peak_p", "peak_pfwe",
+})  # fmt: skip
+_SCORE_KINDS = ("ceiling_", "se_", "ci_", "p_")
 _NAMES = {
     "n_voxels": "voxels", "n_voxels_low_ceiling": "voxels with a ceiling below .1", "pearsonr": "mean r",
     "ceiling": "mean ceiling", "pearsonr_normalized": "r over ceiling", "max_trial_r": "highest r of trials",
@@ -45,7 +32,9 @@ _NAMES = {
     "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
     "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",
     "n_repeats": "repeats", "n_significant": "significant centres", "peak_p": "p of the peak",
-    "peak_pfwe": "family-wise p of the peak", "sub": "participant",
+    "peak_pfwe": "family-wise p of the peak", "sub": "participant", "p_fwe": "p (family-wise)",
+    "p_zero": "p against 0 (bootstrap)", "p_zero_fwe": "the same, family-wise",
+    "p_ceiling": "p against the ceiling (bootstrap)", "p_ceiling_fwe": "the same, family-wise ",
 }  # fmt: skip
 
 
@@ -181,7 +170,7 @@ def _cell(value: object, column: str) -> tuple[str, str]:
     value = float(value)
     if not np.isfinite(value):
         return "n/a", ""
-    if column in _SCORES:
+    if column in _SCORES or column.startswith(_SCORE_KINDS):
         return number(value, 3), repr(value)
     text = f"{value:,.0f}" if value.is_integer() else f"{value:.3g}" if abs(value) < 100 else f"{value:,.1f}"
     return text.replace("-", "−"), repr(value)

@@ -31,7 +31,7 @@ from bidsdnn.report.drawing import (
     slug,
 )  # fmt: skip
 from bidsdnn.report.entries import ordered, square
-from bidsdnn.report.findings import ALPHA, number
+from bidsdnn.report.findings import ALPHA, decisive, number
 
 # Panels beyond these are not looked at; the heat map and the table still hold every region.
 MAX_REGIONS = 12
@@ -52,7 +52,7 @@ def profiles(
     Parameters
     ----------
     table : DataFrame
-        With columns network, layer, region, `value`, and as far as known p, q, sem.
+        With columns network, layer, region, `value`, and as far as known p, q, p_fwe, sem and the ceiling.
     value : str
         Column on the vertical axis.
     stem : str
@@ -84,6 +84,7 @@ def profiles(
             for i, (_, part) in enumerate(series):
                 _line(axes, part[part["region"] == region], value, i, number_of_lines=len(series))
             own = table[table["region"] == region]
+            _band(axes, own)
             early = own[value].notna().any() and int(np.nanargmax(own[value])) % labels < labels / 2
             _reference(axes, (reliability or {}).get(region, np.nan), limits, right=bool(early))
             axes.set(title=shorten(region, 28), ylabel=symbol, ylim=limits, xlim=(-0.35, labels - 0.65))
@@ -92,6 +93,9 @@ def profiles(
         alt = f"{symbol} by layer in {region}. " + " ".join(
             _spoken(name, part, value) for name, part in own.groupby("network", sort=False)
         )
+        if has_ceiling(own):
+            low, high = own["ceiling_lower"].iloc[0], own["ceiling_upper"].iloc[0]
+            alt += f" Noise ceiling {number(low)} to {number(high)}."
         panels.append(draw(f"{stem}_{place:02d}+{slug(region)}", (270, 226), paint, alt=alt))
     return tuple(panels)
 
@@ -105,6 +109,8 @@ def _limits(
     if individuals is not None and len(individuals):
         low, high = min(low, individuals[value].min()), max(high, individuals[value].max())
     low, high = (0.0, 0.1) if not np.isfinite([low, high]).all() else (min(low, 0.0), max(high, 0.02))
+    if "ceiling_upper" in table and table["ceiling_upper"].notna().any():
+        high = max(high, float(table["ceiling_upper"].max()))
     ceiling = max((r for r in reliability.values() if np.isfinite(r)), default=0.0)
     high = ceiling if high < ceiling <= 2.5 * high else high
     margin = 0.12 * (high - low)
@@ -154,7 +160,8 @@ def _line(axes: Axes, part: pd.DataFrame, value: str, i: int, *, number_of_lines
     if "sem" in part:
         axes.errorbar(x, y, part["sem"].to_numpy(), fmt="none", ecolor=colour, elinewidth=1.4, zorder=2)
     axes.plot(x, y, color=colour, zorder=3)
-    p = part["q" if "q" in part else "p"].to_numpy() if {"p", "q"} & set(part) else np.full(len(y), np.nan)
+    sure_by = decisive(part)
+    p = part[sure_by].to_numpy() if sure_by else np.full(len(y), np.nan)
     for sure, fill in ((True, colour), (False, PAPER)):
         chosen = (p < ALPHA) == sure
         axes.plot(x[chosen], y[chosen], MARKERS[i % len(MARKERS)], color=colour, markerfacecolor=fill, zorder=4)
@@ -181,6 +188,21 @@ def _reference(axes: Axes, reliability: float, limits: tuple[float, float], *, r
         textcoords="offset points", ha="right" if right else "left", va="bottom" if inside else "top",
         color=MUTED, fontsize=9,
     )  # fmt: skip
+
+
+def has_ceiling(table: pd.DataFrame) -> bool:
+    """Whether a table knows both bounds of a noise ceiling."""
+    bounds = ["ceiling_lower", "ceiling_upper"]
+    return set(bounds) <= set(table) and bool(table[bounds].notna().any().all())
+
+
+def _band(axes: Axes, own: pd.DataFrame) -> None:
+    """The noise ceiling of one region, from its lower to its upper bound."""
+    if has_ceiling(own):
+        low, high = (float(own[f"ceiling_{end}"].dropna().iloc[0]) for end in ("lower", "upper"))
+        axes.axhspan(low, high, facecolor=GHOST, edgecolor="none", alpha=0.55, zorder=0)
+        axes.annotate("noise ceiling", (0, high), xycoords=("axes fraction", "data"), xytext=(2, 2),
+                      textcoords="offset points", color=MUTED, fontsize=9, va="bottom")  # fmt: skip
 
 
 def _spoken(network: str, part: pd.DataFrame, value: str) -> str:
@@ -246,7 +268,7 @@ def _cells(axes: Axes, table: pd.DataFrame, value: str, top: float) -> np.ndarra
     """Write the scores into their places, stars where they are significant; returns the shade of each place."""
     regions, layers = ordered(table["region"]), ordered(table["layer"])
     grid = table.drop_duplicates(["region", "layer"]).set_index(["region", "layer"])
-    sure = "q" if "q" in table else "p" if "p" in table else None
+    sure = decisive(table)
     shades = np.full((len(regions), len(layers)), np.nan)
     for i, region in enumerate(regions):
         for j, layer in enumerate(layers):

@@ -85,6 +85,19 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
+def decisive(table: pd.DataFrame) -> str | None:
+    """The column that decides what stands out: corrected over a family, by false discovery rate, or not corrected."""
+    return next((name for name in ("p_fwe", "q", "p") if name in table), None)
+
+
+def of_ceiling(row: pd.Series, value: str) -> str:
+    """A score as a share of the lower noise ceiling, as ``38 % of the noise ceiling``; empty where there is none."""
+    lower = row.get("ceiling_lower", np.nan)
+    if not (np.isfinite(lower) and lower > 0 and row[value] > 0):
+        return ""
+    return f"{100 * row[value] / lower:.0f}\N{NO-BREAK SPACE}% of the noise ceiling"
+
+
 def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("network", "region")) -> pd.DataFrame:
     """The layer with the highest value, for each network and region or for each region over all networks.
 
@@ -101,14 +114,14 @@ def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("netw
     -------
     DataFrame
         One row per combination in which any layer has a value, with the added columns `n_layers` and `corrected`
-        (q where the table has it, else p after Holm's correction over the layers of the combination).
+        (p_fwe or q where the table has it, else p after Holm's correction over the layers of the combination).
     """
     rows = []
     for _, part in table.groupby(list(by), sort=False):
         if not part[value].notna().any():
             continue
-        if "q" in part:
-            corrected = part["q"].to_numpy()
+        if decisive(part) in ("p_fwe", "q"):
+            corrected = part[decisive(part)].to_numpy()
         else:
             corrected = holm(part["p"].to_numpy()) if "p" in part else np.full(len(part), np.nan)
         row = int(np.nanargmax(part[value].to_numpy()))
@@ -132,7 +145,7 @@ def findings(
     ----------
     table : DataFrame
         With columns network, layer, region, `value`, p; optionally n_voxels, and at the group n_participants, sem,
-        t, q.
+        t, q, p_fwe, ceiling_lower, ceiling_upper.
     value : str
         Column that holds the score.
     verb : str
@@ -173,9 +186,10 @@ def _lead(best: pd.DataFrame, value: str, *, verb: str, symbol: str) -> Markup:
     # Beyond three the summary would be a list; the best one then speaks for all.
     for network in networks if len(networks) <= 3 else [best.loc[best[value].idxmax(), "network"]]:
         own = best[best["network"] == network]
-        top = own.loc[own[value].idxmax()]
-        of = count(len(own), "region")
-        sure = int((own["corrected"] < ALPHA).sum())
+        of, above = count(len(own), "region"), own[own["decided"] & (own["corrected"] < ALPHA)]
+        sure = len(above)
+        best_of = above if sure else own
+        top = best_of.loc[best_of[value].idxmax()]
         if not (own["decided"] & own["corrected"].notna()).any():
             template = "<b>{network}</b> {verb} best in <b>{region}</b> ({score}, layer {layer})."
         elif sure:
@@ -184,7 +198,7 @@ def _lead(best: pd.DataFrame, value: str, *, verb: str, symbol: str) -> Markup:
             )
         else:
             template = "<b>{network}</b> {verb} none of {of} above chance; its best was {score}, in {region}."
-        score = equation(symbol, number(top[value]))
+        score = ", ".join(filter(None, (equation(symbol, number(top[value])), of_ceiling(top, value))))
         parts.append(
             Markup(template).format(
                 network=network, verb=verb, sure=sure, of=of, score=score, region=top["region"], layer=top["layer"]
@@ -208,6 +222,9 @@ def _sentence(
     score = equation(symbol, number(row[value]))
     if np.isfinite(row.get("sem", np.nan)):
         score += f"\N{NO-BREAK SPACE}± {number(row['sem'])} (sem)"
+    share = of_ceiling(row, value)
+    if share:
+        score += f", {share} ({number(row['ceiling_lower'])} to {number(row['ceiling_upper'])})"
     details = Markup(", ").join(Markup("{}").format(part) for part in _details(row, test, reliability))
     unsure = row["decided"] and np.isfinite(row["corrected"]) and row["corrected"] >= ALPHA
     if unsure or row[value] <= 0:
@@ -225,7 +242,9 @@ def _details(row: pd.Series, test: str, reliability: dict[str, float]) -> list[s
         details.append(equation(f"t{freedom}", f"{row['t']:.2f}".replace("-", "−")))
     if "p" in row:
         details.append(probability(row["p"]) + (f" ({test})" if test and np.isfinite(row["p"]) else ""))
-    if "q" in row:
+    if "p_fwe" in row:
+        details.append(probability(row["p_fwe"], "p(family-wise)"))
+    elif "q" in row:
         details.append(probability(row["q"], "q"))
     elif row["n_layers"] > 1 and np.isfinite(row["corrected"]):
         details.append(probability(row["corrected"], "p(Holm)") + f" over {row['n_layers']} layers")

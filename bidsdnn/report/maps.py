@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bidsdnn.report.arrangement import arrange, distances_of, items_of
 from bidsdnn.report.backdrop import Backdrop, Picture, read_picture
 from bidsdnn.report.blocks import Block, Notes, attempt
 from bidsdnn.report.brains import Scan, best_layer, layer_map, peak, score_map
@@ -190,7 +191,7 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
 
 
 def rdm_blocks(entries: list[Entry], stem: str, problems: list[str]) -> list[Block]:
-    """Draw the distance matrices of regions and of layers, stimuli in one order.
+    """Draw the distance matrices of regions and of layers, stimuli in one order: by category, or clustered.
 
     Parameters
     ----------
@@ -208,27 +209,21 @@ def rdm_blocks(entries: list[Entry], stem: str, problems: list[str]) -> list[Blo
     filled = [entry for entry in pick(entries, "relmat", "") if entry.sidecar.get("_arrays")]
     brain = [entry for entry in filled if "model" not in entry.entities]
     models = [entry for entry in filled if "model" in entry.entities]
-    items = _items(brain[0]) if brain else []
     blocks: list[Block] = []
     for entry in brain + models:
-        blocks += attempt(partial(_rdm_figure, entry, items, stem), entry.path.name, problems)
+        make = partial(_rdm_figure, entry, (brain or models)[0], stem)
+        blocks += attempt(make, entry.path.name, problems)
     return blocks
 
 
-def _items(entry: Entry) -> list[str]:
-    """Names of the stimuli, as text."""
-    items = entry.sidecar.get("_items", entry.sidecar["_arrays"].get("_items", ()))
-    return [item.decode() if isinstance(item, bytes) else str(item) for item in items]
-
-
-def _rdm_figure(entry: Entry, items: list[str], stem: str) -> list[Block]:
-    """The matrices of one file; those of a network are put into the order of the brain's stimuli."""
-    named = {name: array for name, array in entry.sidecar["_arrays"].items() if not name.startswith("_")}
+def _rdm_figure(entry: Entry, reference: Entry, stem: str) -> list[Block]:
+    """The matrices of one file, in the order of the first one's stimuli."""
+    named = distances_of(entry)
     if not named:
         return []
-    known = _items(entry)
-    place = {name: i for i, name in enumerate(known)}
-    kept = np.array([place[x] for x in items]) if items and set(items) <= set(known) else None
+    order = arrange(reference)
+    place = {name: i for i, name in enumerate(items_of(entry))}
+    kept = np.array([place[x] for x in order.items]) if order.items and set(order.items) <= set(place) else None
     model = entry.entities.get("model", "")
     kind = "layer" if model else "region"
     label = f"model-{slug(model)}" if model else f"atlas-{slug(entry.entities.get('atlas', 'none'))}"
@@ -236,10 +231,10 @@ def _rdm_figure(entry: Entry, items: list[str], stem: str) -> list[Block]:
     panels = rdm_pictures(part, stem=f"{stem}_{label}_rdm", kept=kept, kind=kind)
     pairs = np.size(next(iter(part.values())))
     n = kept.size if kept is not None else round((1 + np.sqrt(1 + 8 * pairs)) / 2)
-    order = "in the same order everywhere" if kept is not None else "in the order of the file"
+    said = f"in the same order everywhere, {order.said}" if kept is not None else "in the order of the file"
     more = f" The first {MAX_RDMS} of {len(named)}." if len(named) > MAX_RDMS else ""
     caption = (
         f"Dissimilarity of every pair of stimuli, one picture for each {kind}; n = {count(n, 'stimulus', 'stimuli')}, "
-        f"{order}. Shades are ranks, stronger for more dissimilar.{more} No test and no error bars: a description."
+        f"{said}. Shades are ranks, stronger for more dissimilar.{more} No test and no error bars: a description."
     )
     return [Figure(panels, f"Distances between stimuli in {model or 'the brain'}", caption, "tiles")]

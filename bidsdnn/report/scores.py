@@ -13,7 +13,7 @@ import pandas as pd
 from bidsdnn.report.blocks import Block, Legend, Notes, data_table
 from bidsdnn.report.drawing import Figure, slug
 from bidsdnn.report.entries import Entry, first, ordered, read_tables
-from bidsdnn.report.figures import MAX_REGIONS, heat_map, legend, profiles
+from bidsdnn.report.figures import MAX_REGIONS, has_ceiling, heat_map, legend, profiles
 from bidsdnn.report.findings import ALPHA, comparison_symbol, count, findings, number, smallest_p
 from bidsdnn.report.quality import reliabilities
 
@@ -55,13 +55,15 @@ def _brief(test: str) -> str:
     return test.split(", ")[0]
 
 
-def participant_trust(tables: list[Entry]) -> Trust:
+def participant_trust(tables: list[Entry], *, corrected: bool = False) -> Trust:
     """What is to be said of one participant's scores.
 
     Parameters
     ----------
     tables : list of Entry
         Their sidecars say ``NumberOfStimuli``, ``CrossValidation``, ``Permutations`` and ``Test``.
+    corrected : bool
+        Whether p is family-wise.
 
     Returns
     -------
@@ -72,7 +74,8 @@ def participant_trust(tables: list[Entry]) -> Trust:
     test = "" if draws == 0 else f"{draws:,} {name}" if isinstance(draws, int) else name
     size = f"n = {count(stimuli, 'stimulus', 'stimuli')}" if stimuli else "n = 1 participant"
     said = ", ".join(f"{k} {v}" for k, v in folds.items()) if isinstance(folds, dict) else str(folds or "")
-    rule = f"p < .05 ({test}), not corrected for the number of layers and regions." if test else "No p was computed."
+    correction = "family-wise over the layers of a region" if corrected else "not corrected for the number of layers"
+    rule = f"p < .05 ({test}), {correction}; regions are not corrected for." if test else "No p was computed."
     return Trust(f"{size}; {said}" if said else size, _brief(test), rule, "No error bars: one participant.")
 
 
@@ -100,6 +103,8 @@ def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
     lowest = f"The smallest p that {people} can give is {number(least, 3) if least >= 0.0005 else f'{least:.1g}'}"
     if least >= ALPHA:
         rule = f"{lowest}: nothing can fall below .05, so these numbers describe and do not decide."
+    elif "p_fwe" in table:
+        rule = f"p < .05, {first(tables, 'Correction') or 'family-wise'} (p from {test}). {lowest}."
     else:
         rule = f"q < .05 (p from {test}; {first(tables, 'Correction') or 'false discovery rate'}). {lowest}."
     bars = "Error bars: ± standard error of the mean over participants."
@@ -139,7 +144,7 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
     if desc == "rsa":
         table, individuals, symbol = _one_comparison(table, individuals)
         verb = "matched"
-    trust = group_trust(table, tables) if level == "group" else participant_trust(tables)
+    trust = group_trust(table, tables) if level == "group" else participant_trust(tables, corrected="p_fwe" in table)
     reliability = reliabilities(near) if desc == "encoding" else {}
     said = findings(table, value, verb=verb, symbol=symbol, test=trust.test, reliability=reliability,
                     decidable=trust.decidable)  # fmt: skip
@@ -186,6 +191,8 @@ def _profile_blocks(
         caption.append("Grey: the participants.")
     elif len(networks) == 1 and n_regions > 1:
         caption.append("Grey: the other regions.")
+    if has_ceiling(table):
+        caption.append("Band: the noise ceiling, from the mean of the other participants to the mean of all.")
     if any(np.isfinite(list(reliability.values()))):
         caption.append("Dashed: reliability of the region's responses.")
     figure = Figure(panels, "Score by layer" if encoding else "Similarity by layer", " ".join(caption))

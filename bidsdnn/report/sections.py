@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from bidsdnn.report.arrangement import plane_blocks
 from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
 from bidsdnn.report.entries import Entry, Log, listed, pick
 from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
+from bidsdnn.report.pairs import pair_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
 from bidsdnn.report.scores import VALUES, score_blocks
 from bidsdnn.report.searchlights import SEARCHLIGHTS, searchlight_blocks
@@ -95,7 +97,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
     """All findings of one context."""
     pictures = {
         "encoding": model_blocks(own, base, stem, problems, level=level),
-        "rsa": rdm_blocks(own, stem, problems),
+        "rsa": rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems),
     }
     alike = similarity_blocks(own, stem, problems, level=level)
     if not _has_network(own):
@@ -114,6 +116,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
             make = partial(score_blocks, these, near, desc, f"{stem}_atlas-{atlas}_desc-{desc}", level=level)
             part += [Heading(f"Atlas {atlas}")] if len(atlases) > 1 else []
             part += attempt(make, f"{desc} of atlas {atlas}", problems)
+            part += pair_blocks(near, f"{stem}_atlas-{atlas}", problems) if desc == "rsa" else []
         part += pictures[desc]
         blocks += [Heading(title), *part] if part else []
     return blocks + alike + searchlight_blocks(own, base, stem, problems, level=level)
