@@ -85,13 +85,10 @@ def glmsingle(
     voxel's responses are shrunk by fractional ridge regression, again to where repeats agree best; and are then
     scaled and shifted to match those without ridge. Without repeats across runs the last three steps are left out.
 
-    Unlike the published implementation, the haemodynamic response is chosen again once the components are in the
-    model, which makes responses a little more reliable.
-
     Parameters
     ----------
     bolds : sequence of array-like, shape (T, V) each
-        One a run: anything with a ``shape`` that can be sliced ``bold[:, a:b]``, as a memory map. Read five times,
+        One a run: anything with a ``shape`` that can be sliced ``bold[:, a:b]``, as a memory map. Read four times,
         in blocks of voxels.
     events : sequence of DataFrame
         One a run: columns ``onset``, ``duration`` (seconds) and ``stimulus_id``, one row a trial.
@@ -150,8 +147,6 @@ def glmsingle(
             curve = _curve(model, repeats, chosen, onoff, threshold, found)
             if count := choose_count(curve):
                 model = denoised(model, [one[:, :count] for one in found])
-                # What the voxel responds like is seen better without the noise.
-                chosen, _, _ = _choose_hrf(model)
     betas, r2, fraction = _estimate(
         model, repeats, chosen, torch.tensor(sorted(fractions, reverse=True), dtype=torch.float64)
     )
