@@ -7,7 +7,8 @@ are read, and a block of voxels of all runs while the model is fitted, however m
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,37 @@ class Stored:
         return np.array(np.load(self.path, mmap_mode="r")[key])
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """Stored tables one below the other, of which a block of columns is in memory when it is asked for.
+
+    Parameters
+    ----------
+    parts : sequence of Stored
+        Of equal width.
+    """
+
+    parts: Sequence[Stored]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of all parts, and columns."""
+        return sum(part.shape[0] for part in self.parts), self.parts[0].shape[1]
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = key
+        return np.vstack([part[:, columns] for part in self.parts])[rows]
+
+
+@contextmanager
+def scratch(work_dir: Path | None) -> Iterator[Path]:
+    """Open a folder for scratch files that is removed with them, by default among the system's temporary files."""
+    if work_dir is not None:
+        work_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bidsdnn-", dir=work_dir) as folder:
+        yield Path(folder)
+
+
 def copy_run(task: Task, *, folder: Path) -> tuple[Stored, Recording]:
     """Read one run, prepare it, and put its series into a file.
 
@@ -119,10 +151,8 @@ def estimate_jointly(tasks: Sequence[Task], *, map: Map, work_dir: Path | None =
     DataError
         If a run cannot be read, or no trial of it can be estimated.
     """
-    if work_dir is not None:
-        work_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bidsdnn-", dir=work_dir) as folder:
-        copied = map(partial(copy_run, folder=Path(folder)), tasks, label=f"sub-{tasks[0].run.sub} runs")
+    with scratch(work_dir) as folder:
+        copied = map(partial(copy_run, folder=folder), tasks, label=f"sub-{tasks[0].run.sub} runs")
         bolds = [series for series, _ in copied]
         recordings = [recording for _, recording in copied]
         fit = partial(_fit, tasks, recordings, bolds)

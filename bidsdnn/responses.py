@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bidsdnn.across_runs import Joint, estimate_jointly
+from bidsdnn.across_runs import Joint, Stacked, Stored, estimate_jointly, scratch
 from bidsdnn.bids.dataset import Run
 from bidsdnn.bids.files import digest, read_table
 from bidsdnn.bids.runs import SPACE
@@ -99,42 +99,55 @@ class Averaged:
     ncsnr: np.ndarray | None = None
 
 
-def average_runs(tasks: Sequence[Task]) -> Averaged:
+def average_runs(tasks: Sequence[Task], *, work_dir: Path | None = None) -> Averaged:
     """Z-score each run's responses and average them over the trials of each stimulus.
 
     Reliability comes from the same pass: trials of a stimulus, whatever run or session they are in, go alternately to
-    two halves.
+    two halves. The z-scores wait in scratch files, so that memory holds one run's responses, however many runs there
+    are, and the averages.
 
     Parameters
     ----------
     tasks : sequence of Task
         Whose responses have been written.
+    work_dir : Path, optional
+        Folder for scratch files, which are removed; by default the system's.
 
     Returns
     -------
     Averaged
     """
-    values, ids = [], []
-    for task in tasks:
-        trials = read_table(trials_of(task))
-        betas = task.space.read(betas_path(task))
-        keep = trials["estimated"].astype(str).str.lower().eq("true").to_numpy()
-        if keep.sum() < 2:
-            # A single trial has no spread to be scored by.
-            logger.warning("sub-%s: %s has one usable trial and was left out", task.run.sub, task.run.name)
-            continue
-        values.append(standardized(betas[keep]))
-        ids.extend(trials.loc[keep, "stim_id"].tolist())
-    if not values or not np.isfinite(table := np.vstack(values)).all(axis=0).any():
-        raise DataError(
-            f"sub-{tasks[0].run.sub}: no voxel has responses that vary in every run; check masks and events"
-        )
-    stimulus = np.asarray(ids, dtype=str)
+    ids: list[str] = []
+    with scratch(work_dir) as folder:
+        stored = []
+        for number, task in enumerate(tasks):
+            trials = read_table(trials_of(task))
+            keep = trials["estimated"].astype(str).str.lower().eq("true").to_numpy()
+            if keep.sum() < 2:
+                # A single trial has no spread to be scored by.
+                logger.warning("sub-%s: %s has one usable trial and was left out", task.run.sub, task.run.name)
+                continue
+            scores = standardized(task.space.read(betas_path(task))[keep])
+            np.save(folder / f"{number}.npy", scores)
+            stored.append(Stored(folder / f"{number}.npy", scores.shape))
+            ids.extend(trials.loc[keep, "stim_id"].tolist())
+        if stored:
+            items = pd.DataFrame({"stimulus_id": ids})
+            patterns = Patterns(items, (Group("brain", Stacked(stored)),), tasks[0].space)
+            averaged = _averaged(patterns)
+            if np.isfinite(averaged.patterns.values).all(axis=0).any():
+                return averaged
+    raise DataError(f"sub-{tasks[0].run.sub}: no voxel has responses that vary in every run; check masks and events")
+
+
+def _averaged(trials: Patterns) -> Averaged:
+    """Averages over the trials of each stimulus, and their reliability, a block of columns at a time."""
+    stimulus, table = np.asarray(trials.ids, dtype=str), trials.groups[0].values
     reliability, snr = (np.empty(table.shape[1]) for _ in range(2))
     for voxels in blocks(table.shape[1], BLOCK):
-        reliability[voxels], snr[voxels] = split_half(table[:, voxels], stimulus), ncsnr(table[:, voxels], stimulus)
-    patterns = Patterns(pd.DataFrame({"stimulus_id": ids}), (Group("brain", table),), tasks[0].space)
-    return Averaged(patterns.average(), reliability, snr)
+        part = table[:, voxels]
+        reliability[voxels], snr[voxels] = split_half(part, stimulus), ncsnr(part, stimulus)
+    return Averaged(trials.average(), reliability, snr)
 
 
 def is_joint(response: str) -> bool:
@@ -148,10 +161,10 @@ def _estimated(tasks: Sequence[Task], *, map: Map, work_dir: Path | None) -> tup
     label = f"sub-{tasks[0].run.sub} responses"
     if not is_joint(tasks[0].estimation.response):
         found = map(estimate_run, tasks, label=label)
-        return average_runs(tasks), Joint(found)
+        return average_runs(tasks, work_dir=work_dir), Joint(found)
     joint = estimate_jointly(tasks, map=map, work_dir=work_dir)
     if joint.items is None or joint.values is None or joint.reliability is None:
-        return average_runs(tasks), joint
+        return average_runs(tasks, work_dir=work_dir), joint
     if not np.isfinite(joint.values).all(axis=0).any():
         raise DataError(f"sub-{tasks[0].run.sub}: no voxel has a response to every stimulus; check masks and events")
     patterns = Patterns(joint.items, (Group("brain", joint.values),), tasks[0].space)
