@@ -41,6 +41,8 @@ class Ridge(BaseEstimator):
         Where torch multiplies; float64, so ``mps`` falls back to the CPU.
     relative : bool
         Whether penalties are in the unit above, or absolute as in scikit-learn.
+    shuffle : bool
+        Whether rows are dealt to the inner folds at random; else those are stretches of neighbours, as series need.
 
     Attributes
     ----------
@@ -60,12 +62,14 @@ class Ridge(BaseEstimator):
         device: str = "cpu",
         *,
         relative: bool = True,
+        shuffle: bool = True,
     ) -> None:
         self.penalties = penalties
         self.n_splits = n_splits
         self.seed = seed
         self.device = device
         self.relative = relative
+        self.shuffle = shuffle
 
     def fit(self, X: ArrayLike, Y: ArrayLike) -> Ridge:
         """Choose a penalty for each target, then fit all rows.
@@ -87,11 +91,8 @@ class Ridge(BaseEstimator):
         grid = self._grid()
         where = float64_device(self.device)
         rows = torch.from_numpy(x).to(where)
-        inner = (
-            [_Fold.of(rows, train, test) for train, test in kfold(len(x), self.n_splits, seed=self.seed)]
-            if len(grid) > 1
-            else []
-        )
+        folds = kfold(len(x), self.n_splits, seed=self.seed, shuffle=self.shuffle) if len(grid) > 1 else []
+        inner = [_Fold.of(rows, train, test) for train, test in folds]
         whole = spectrum(rows)
         n_targets = y.shape[1]
         self.coef_ = np.full((x.shape[1], n_targets), np.nan, dtype=y.dtype)

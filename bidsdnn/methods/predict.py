@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bidsdnn.methods.inference import pvalue
 from bidsdnn.methods.reduce import blocks, spectrum
-from bidsdnn.methods.scores import Float, Split, membership, pooled_correlation, standardise
+from bidsdnn.methods.scores import Float, Split, membership, pooled_correlation, standardise, trained_on
 
 _COLUMNS = 4096
 """Columns tested at a time."""
@@ -39,7 +39,7 @@ class Model(Protocol):
         """Predict the targets (m, V) of rows (m, p)."""
 
 
-def kfold(n_items: int, n_splits: int, *, seed: int) -> list[Split]:
+def kfold(n_items: int, n_splits: int, *, seed: int, shuffle: bool = True) -> list[Split]:
     """Items were dealt at random into folds of equal size, each held out once.
 
     Parameters
@@ -47,6 +47,8 @@ def kfold(n_items: int, n_splits: int, *, seed: int) -> list[Split]:
     n_items, n_splits : int
     seed : int
         Of the shuffle: equal arguments give equal folds.
+    shuffle : bool
+        Whether items are dealt at random; else folds are stretches of neighbours.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def kfold(n_items: int, n_splits: int, *, seed: int) -> list[Split]:
         raise ValueError(f"n_splits: expected at least 2 folds, got {n_splits}")
     if n_items < n_splits:
         raise ValueError(f"n_items: expected at least as many items as folds ({n_splits}), got {n_items}")
-    order = np.random.default_rng(seed).permutation(n_items)
+    order = np.random.default_rng(seed).permutation(n_items) if shuffle else np.arange(n_items)
     tests = [np.sort(part) for part in np.array_split(order, n_splits)]
     return [(np.setdiff1d(np.arange(n_items), test, assume_unique=True), test) for test in tests]
 
@@ -141,7 +143,14 @@ def prediction_operator(x: ArrayLike, splits: Iterable[Split], *, penalty: float
 
 
 def region_permutation(
-    operator: ArrayLike, y: ArrayLike, regions: ArrayLike, splits: Sequence[Split], *, permutations: int, seed: int
+    operator: ArrayLike,
+    y: ArrayLike,
+    regions: ArrayLike,
+    splits: Sequence[Split],
+    *,
+    permutations: int,
+    seed: int,
+    orders: ArrayLike | None = None,
 ) -> tuple[Float, Float]:
     """A region's mean r was tested by permuting the items' labels and predicting anew, penalty fixed.
 
@@ -159,6 +168,8 @@ def region_permutation(
         Relabellings; one relabelling holds for all columns, so their dependence is kept. The cost of each is a
         product (n, n) @ (n, V).
     seed : int
+    orders : array-like of int, shape (permutations, n), optional
+        Relabellings in place of random ones, where not all are as likely: shifts of a series.
 
     Returns
     -------
@@ -194,9 +205,13 @@ def region_permutation(
     counts = weights.sum(axis=0)
     weights /= np.maximum(counts, 1)
     rng = np.random.default_rng(seed)
-    orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(permutations))])
-    folds = membership(splits, n)
-    means = mean_correlations(h - mean_operator(splits, n), standard, weights, orders, folds)
+    drawn = np.stack([rng.permutation(n) for _ in range(permutations)]) if orders is None else np.asarray(orders)
+    if drawn.shape != (permutations, n) or (np.sort(drawn, axis=1) != np.arange(n)).any():
+        raise ValueError(f"orders: expected {permutations} orders of {n} items, got shape {drawn.shape}")
+    every = np.vstack([np.arange(n), drawn])
+    means = mean_correlations(
+        h - mean_operator(splits, n), standard, weights, every, membership(splits, n), trained_on(splits, n)
+    )
     means[:, counts == 0] = np.nan
     return pvalue(means[0], means[1:], tolerance=1e-6), means[0]
 
@@ -209,11 +224,19 @@ def mean_operator(splits: Sequence[Split], n: int) -> Float:
     return operator
 
 
-def mean_correlations(h: NDArray[Any], y: NDArray[Any], weights: Any, orders: NDArray[np.intp], folds: Float) -> Float:
+def mean_correlations(
+    h: NDArray[Any],
+    y: NDArray[Any],
+    weights: Any,
+    orders: NDArray[np.intp],
+    folds: Float,
+    training: Float | None = None,
+) -> Float:
     """Mean r, by weights (V, R), of predictions and standard columns y for each relabelling, (orders, R).
 
     Relabelling the rows of y and predicting is the same as predicting y with both axes of h, and the folds, relabelled:
-    the small matrices are moved, and the large one stays where it is.
+    the small matrices are moved, and the large one stays where it is. Folds and, where they are not all the rest, their
+    training parts are those of `membership` and `trained_on`.
     """
     n, n_columns = y.shape
     h = h.astype(y.dtype)
@@ -222,9 +245,10 @@ def mean_correlations(h: NDArray[Any], y: NDArray[Any], weights: Any, orders: ND
     for some in blocks(len(orders), step):
         moved = np.stack([h[np.ix_(order, order)] for order in orders[some]]).reshape(-1, n)
         members = np.stack([folds[:, order] for order in orders[some]])
+        learned = None if training is None else np.stack([training[:, order] for order in orders[some]])
         for columns in blocks(n_columns, _COLUMNS):
             predicted = (moved @ y[:, columns]).reshape(len(orders[some]), n, -1)
-            r = np.nan_to_num(pooled_correlation(predicted, y[:, columns], members))
+            r = np.nan_to_num(pooled_correlation(predicted, y[:, columns], members, learned))
             means[some] += r.astype(np.float64) @ weights[columns]
     return means
 

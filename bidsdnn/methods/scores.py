@@ -165,13 +165,15 @@ def pooled_pearsonr(prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split]
         NaN where ``y`` is constant or either is not finite, or no fold predicts a deviation.
     """
     prediction, y = _alike(prediction, y)
-    members = membership(splits, len(y))
+    members, learned = membership(splits, len(y)), trained_on(splits, len(y))
     result = np.full(y.shape[1], np.nan)
     for columns in blocks(y.shape[1], _COLUMNS):
         measured = standardise(y[:, columns])
         with np.errstate(invalid="ignore"):
             deviations = (prediction[:, columns] - training_means(y[:, columns], splits)).astype(np.float64)
-            result[columns] = pooled_correlation(deviations[None], measured, members[None])[0]
+            result[columns] = pooled_correlation(
+                deviations[None], measured, members[None], None if learned is None else learned[None]
+            )[0]
     return result
 
 
@@ -183,7 +185,16 @@ def membership(splits: Sequence[Split], n_items: int) -> Float:
     return members
 
 
-def pooled_correlation(deviations: NDArray[Any], y: NDArray[Any], members: NDArray[Any]) -> NDArray[Any]:
+def trained_on(splits: Sequence[Split], n_items: int) -> Float | None:
+    """Which items each fold is trained on, shape (folds, n_items); None if that is all that it does not hold out."""
+    if all(len(train) + len(test) == n_items for train, test in splits):
+        return None
+    return membership([(test, train) for train, test in splits], n_items)
+
+
+def pooled_correlation(
+    deviations: NDArray[Any], y: NDArray[Any], members: NDArray[Any], training: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """`pooled_pearsonr` of several sets of predictions at once.
 
     Parameters
@@ -194,6 +205,8 @@ def pooled_correlation(deviations: NDArray[Any], y: NDArray[Any], members: NDArr
         Measured, each column with mean zero.
     members : array, shape (k, folds, n)
         From `membership`, for each set.
+    training : array, shape (k, folds, n), optional
+        From `trained_on`, for each set.
 
     Returns
     -------
@@ -206,8 +219,12 @@ def pooled_correlation(deviations: NDArray[Any], y: NDArray[Any], members: NDArr
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
     back = members.transpose(0, 2, 1)
     predicted = deviations * (back @ scale)
-    # The items' sum is zero, so what the training part sums to is what the test part lacks.
-    measured = y + back @ ((members @ y) / (y.shape[0] - sizes))
+    if training is None:
+        # The items' sum is zero, so what the training part sums to is what the test part lacks.
+        measured = y + back @ ((members @ y) / (y.shape[0] - sizes))
+    else:
+        training = training.astype(deviations.dtype)
+        measured = y - back @ ((training @ y) / training.sum(axis=2)[:, :, None])
     predicted = predicted - predicted.mean(axis=1, keepdims=True)
     measured = measured - measured.mean(axis=1, keepdims=True)
     agree = (predicted * measured).sum(axis=1)
