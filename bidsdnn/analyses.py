@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.errors import DataError
+from bidsdnn.folding import folding
 from bidsdnn.geometry import FEWEST_STIMULI, Regions, rsa, similarity
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING, normalized, split_half
 from bidsdnn.methods.models import Ridge
-from bidsdnn.methods.predict import cross_predict, kfold, prediction_operator, region_permutation
+from bidsdnn.methods.predict import cross_predict, prediction_operator, region_permutation
 from bidsdnn.methods.reduce import rotation
 from bidsdnn.methods.scores import fold_pearsonr, pooled_pearsonr, r2
 from bidsdnn.parallel import Map as ParallelMap
@@ -51,12 +52,13 @@ class Encoder:
     seed: int
     inner_splits: int
     device: str
+    orders: np.ndarray | None = None
 
     def __call__(self, group: Group) -> LayerScores:
         """Cross-validate one layer."""
         inner, _, _ = group.gram()
         features = rotation(inner)
-        model = Ridge(n_splits=self.inner_splits, seed=self.seed, device=self.device)
+        model = Ridge(n_splits=self.inner_splits, seed=self.seed, device=self.device, shuffle=self.orders is None)
         predicted = cross_predict(model, features, self.responses, self.splits)
         p, _ = region_permutation(
             prediction_operator(features, self.splits),
@@ -65,6 +67,7 @@ class Encoder:
             self.splits,
             permutations=self.permutations,
             seed=self.seed,
+            orders=self.orders,
         )
         return LayerScores(
             pooled_pearsonr(predicted, self.responses, self.splits),
@@ -86,6 +89,7 @@ def encoding(
     ceiling: np.ndarray | None = None,
     n_splits: int = 10,
     inner_splits: int = 5,
+    purge: float = 20.0,
 ) -> Result:
     """Responses were predicted from each layer by ridge regression with nested cross-validation.
 
@@ -93,6 +97,8 @@ def encoding(
     stimuli, so that the number of units does not matter. Folds are made over stimuli. A region's p tests its mean r
     against permutations of the stimulus labels that repeat the cross-validated fit at one penalty, fixed before the
     responses were seen; of a region of more than 2,000 voxels, the mean r of 2,000 drawn at random is tested.
+    Volumes of a series are held out as whole runs, stimuli or stretches of time, and are shifted in time where labels
+    would be permuted.
 
     Parameters
     ----------
@@ -113,6 +119,8 @@ def encoding(
         Folds.
     inner_splits : int
         Folds within each training part, for the penalty.
+    purge : float
+        Seconds of a series that are left out of training on both sides of what is held out.
 
     Returns
     -------
@@ -130,16 +138,18 @@ def encoding(
             f"{len(y)} distinct stimuli for {n_splits} folds; give more runs, or fewer folds in the TOML file: "
             "[parameters.encoding] n_splits = 5"
         )
+    folded = folding(y.items, n_splits=n_splits, purge=purge, permutations=permutations, seed=seed)
     responses = y.values
     named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
     encoder = Encoder(
         responses,
         _thinned(np.array([columns for _, _, columns in named]).reshape(len(named), len(responses.T)), seed=seed),
-        kfold(len(y), n_splits, seed=seed_for(seed, "folds")),
+        folded.splits,
         permutations,
         seed_for(seed, "encoding"),
         inner_splits,
         device,
+        folded.orders,
     )
     scores: list[LayerScores] = map(encoder, x.groups, label="encoding")
     rows, folds = [], []
@@ -166,20 +176,28 @@ def encoding(
         maps=tuple(_encoding_maps(x.groups, scores)),
         tables={"encoding": pd.DataFrame(rows), "encodingfolds": pd.DataFrame(folds)},
         sidecar={
-            "Methods": f"{summary(encoding)} {summary(Ridge)} {n_splits} folds, and {inner_splits} within each "
-            "training part for the penalty, were made over stimuli. A region's p tests its mean r against "
-            f"{permutations:,} permutations of the stimulus labels, each repeating the cross-validated fit at one "
-            "penalty fixed beforehand, with p = (1 + b) / (1 + n).",
-            "CrossValidation": f"{n_splits} folds over stimuli, {inner_splits} folds within each training part",
+            "Methods": f"{summary(encoding)} {summary(Ridge)} {len(folded.splits)} folds, and {inner_splits} within "
+            f"each training part for the penalty, were made over {folded.unit}.{folded.method} A region's p tests its "
+            f"mean r against {permutations:,} {folded.test}, each repeating the cross-validated fit at one penalty "
+            "fixed beforehand, with p = (1 + b) / (1 + n).",
+            "CrossValidation": f"{len(folded.splits)} folds over {folded.unit}, {inner_splits} folds within each "
+            f"training part{folded.gap}",
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
             "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
             "Ceiling": "square root of the reliability of the averaged responses; pearsonr_normalized is the ratio of "
             f"a region's mean r to its mean ceiling, where that is at least {LOWEST_CEILING}",
-            "Test": "permutations of stimulus labels, one-sided",
+            "Test": f"{folded.test}, one-sided",
             "Permutations": permutations,
-            "NumberOfStimuli": len(y),
+            "NumberOfStimuli": int(y.items.get("stimulus", y.items["stimulus_id"]).nunique()),
+            "NumberOfItems": len(y),
             "NumberOfVoxelsNotScored": int((~np.isfinite(responses).all(axis=0)).sum()),
-            "References": ["encoding", "ridge", "permutation", "scikit-learn"],
+            "References": [
+                "encoding",
+                "ridge",
+                "permutation",
+                "scikit-learn",
+                *(["circular-shift"] if folded.orders is not None else []),
+            ],
         },
     )
 

@@ -120,6 +120,11 @@ def _add_networks(g: Any) -> None:
         "--weights", metavar="DEFAULT|none|NAME|PATH", help="for networks without @WEIGHTS (default: DEFAULT)"
     )
     g.add_argument("--layer", nargs="+", metavar="[NETWORK:]GLOB", help="layers (default: at most 12 canonical ones)")
+    g.add_argument(
+        "--features", nargs="+", metavar="NAME=PATH",
+        help="features of stimuli or runs, used as a network's layer is: a table or array with a row a stimulus, "
+        "samples of each stimulus, or a BIDS dataset's _stim.tsv",
+    )  # fmt: skip
     g.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where networks run (default: auto)")
     g.add_argument(
         "--list", choices=LISTS, dest="list_what", metavar="WHAT", help=f"print one of {', '.join(LISTS)}, and stop"
@@ -244,7 +249,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, prefix in {"participant_label": "sub-", "session_label": "ses-", "task_id": "task-"}.items():
         if name in given:
             given[name] = _labels(given[name], prefix)
-    for name in ("derivatives", "rdm"):
+    for name in ("derivatives", "rdm", "features"):
         if name in given:
             given[name] = _named_paths(given[name], f"--{name}")
     values |= given

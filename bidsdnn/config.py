@@ -112,6 +112,7 @@ class Config(BaseModel):
     network: tuple[str, ...] = ("alexnet",)
     weights: str = "DEFAULT"
     layer: tuple[str, ...] = ()
+    features: dict[str, Path] = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     # analyses
@@ -186,7 +187,17 @@ class Config(BaseModel):
     def _absolute_atlases(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser().absolute() for path in paths)
 
-    @field_validator("derivatives", "rdm")
+    @field_validator("features")
+    @classmethod
+    def _labels(cls, paths: dict[str, Path]) -> dict[str, Path]:
+        for name in paths:
+            if not re.fullmatch(r"[0-9a-zA-Z+]+", name):
+                raise ValueError(
+                    f"{name!r}: a name of features has letters, digits and + only, as in --features mine=PATH"
+                )
+        return paths
+
+    @field_validator("derivatives", "rdm", "features")
     @classmethod
     def _absolute_derivatives(cls, paths: dict[str, Path]) -> dict[str, Path]:
         return {name: path.expanduser().absolute() for name, path in paths.items()}

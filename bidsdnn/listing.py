@@ -8,11 +8,12 @@ from typing import Any
 from bidsdnn.analyses import ANALYSES
 from bidsdnn.config import NetworkSpec
 from bidsdnn.lookup import summary
-from bidsdnn.methods import models, responses, similarity
+from bidsdnn.methods import models, similarity
 from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.networks.zoo import NETWORKS, build
 from bidsdnn.precomputed import NAME as PRECOMPUTED
 from bidsdnn.precomputed import precomputed_responses
+from bidsdnn.responses import ESTIMATORS
 
 
 def listing(what: str, networks: Sequence[str]) -> list[str]:
@@ -35,7 +36,7 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
         return [line for text in networks for line in _layers(text)]
     tables: dict[str, Any] = {
         "analyses": ANALYSES,
-        "responses": {**responses.RESPONSES, **responses.ACROSS_RUNS, PRECOMPUTED: precomputed_responses},
+        "responses": {**ESTIMATORS, PRECOMPUTED: precomputed_responses},
         "dissimilarities": DISSIMILARITIES,
         "similarities": similarity.SIMILARITIES,
         "models": models.MODELS,

@@ -28,6 +28,7 @@ from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
+from bidsdnn.features import beside
 from bidsdnn.geometry import PIXELS
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.lookup import resolve
@@ -234,6 +235,8 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     if not out.current("reliability", content, **entities):
         out.save(reliability(brain, reliable, regions=regions), space, content, **entities)
 
+    brain, own = beside(config, found.tasks, brain)
+    features = [*features, *own]
     matched = [table.match(brain).groups for table, _ in features]
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
     events = [task.events for task in found.tasks]
@@ -326,7 +329,10 @@ def analyse(
     except ValueError as error:
         raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
     made_by = {**vars(estimation_of(config)), "parameters": own}
-    chosen = {key: getattr(config, key) for key in ("event_filter", "stimulus_column", "session_label", "run_label")}
+    chosen = {
+        key: getattr(config, key)
+        for key in ("event_filter", "stimulus_column", "session_label", "run_label", "features")
+    }
     sources = [
         study.derivatives.uri(
             study.derivatives.image_path("statmap", y.space, **entities, stat="effect", desc="condition")

@@ -30,11 +30,12 @@ from bidsdnn.nuisance import SCRUB_MM
 from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import BLOCK, Task
+from bidsdnn.series import estimate_series, join_runs, timeseries
 from bidsdnn.single_trials import UNITS, betas_path, design_of, estimate_run, input_digest, spaceless, trials_of
 
 logger = logging.getLogger(__name__)
 
-ESTIMATORS: dict[str, Any] = {**RESPONSES, **ACROSS_RUNS}
+ESTIMATORS: dict[str, Any] = {**RESPONSES, **ACROSS_RUNS, "timeseries": timeseries}
 
 JOINT_MAPS = {
     "hrf": "Response of the library that fits best, counted from 1",
@@ -159,6 +160,9 @@ def is_joint(response: str) -> bool:
 def _estimated(tasks: Sequence[Task], *, map: Map, work_dir: Path | None) -> tuple[Averaged, Joint]:
     """Responses to stimuli, and what is known of each run."""
     label = f"sub-{tasks[0].run.sub} responses"
+    if tasks[0].estimation.response == "timeseries":
+        found = map(estimate_series, tasks, label=label)
+        return Averaged(*join_runs(tasks)), Joint(found)
     if not is_joint(tasks[0].estimation.response):
         found = map(estimate_run, tasks, label=label)
         return average_runs(tasks, work_dir=work_dir), Joint(found)
@@ -186,7 +190,7 @@ def methods_text(tasks: Sequence[Task]) -> str:
     estimation = tasks[0].estimation
     sentences = [summary(resolve(estimation.response, ESTIMATORS))]
     beside = f"{_modelled(tasks)} were modelled beside them."
-    if estimation.response in ("fir", "window", "glmsingle"):
+    if estimation.response in ("fir", "window", "glmsingle", "timeseries"):
         sentences.append(beside[0].upper() + beside[1:])
     else:
         sentences.append(f"Events were convolved with the {estimation.hrf} response; {beside}")
@@ -202,6 +206,15 @@ def methods_text(tasks: Sequence[Task]) -> str:
         sentences.append(f"Each voxel's series was expressed in {scaled[estimation.standardize]} within runs.")
     if estimation.response == "condition":
         sentences.append("Reliability is that of the same model of odd and of even runs.")
+    elif estimation.response == "timeseries":
+        sentences.append(
+            "Volumes were z-scored within runs"
+            + (
+                "."
+                if estimation.parameters.get("repeats") == "keep"
+                else " and averaged over presentations of the same moment of a stimulus."
+            )
+        )
     else:
         sentences.append("Responses were z-scored within runs and averaged over the trials of a stimulus.")
     return " ".join(sentences)

@@ -225,10 +225,15 @@ def spaceless(entities: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in entities.items() if key not in SPACE}
 
 
+def desc_of(task: Task) -> str:
+    """Label of a run's products: volumes of a movie are no trials."""
+    return "timeseries" if task.estimation.response == "timeseries" else "singletrial"
+
+
 def betas_path(task: Task) -> Path:
     """Where the responses to a run's trials are."""
     entities = run_entities(task)
-    return task.derivatives.image_path("statmap", task.space, **entities, stat="effect", desc="singletrial")
+    return task.derivatives.image_path("statmap", task.space, **entities, stat="effect", desc=desc_of(task))
 
 
 def input_digest(task: Task) -> str:
@@ -255,9 +260,9 @@ def input_digest(task: Task) -> str:
 
 def trials_of(task: Task) -> Path:
     """Where the table of a run's trials is."""
-    return task.derivatives.path("trials", ".tsv", **spaceless(run_entities(task)), desc="singletrial")
+    return task.derivatives.path("trials", ".tsv", **spaceless(run_entities(task)), desc=desc_of(task))
 
 
 def design_of(task: Task) -> Path:
     """Where the table of a run's regressors is."""
-    return task.derivatives.path("design", ".tsv", **spaceless(run_entities(task)), desc="singletrial")
+    return task.derivatives.path("design", ".tsv", **spaceless(run_entities(task)), desc=desc_of(task))

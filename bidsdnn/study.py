@@ -27,6 +27,7 @@ from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, MissingInputError
+from bidsdnn.features import check_features
 from bidsdnn.geometry import METRICS
 from bidsdnn.geometry import check as check_rsa
 from bidsdnn.journal import Journal, software
@@ -121,6 +122,7 @@ def check_configuration(config: Config) -> None:
     for column, table in config.columns.items():
         if table is not None:
             check_table(column, table)
+    check_features(config)
     for name in config.parameters:
         if name not in (*config.analysis, config.response):
             raise ConfigError(
@@ -154,9 +156,13 @@ def check_response(config: Config) -> None:
 
 def estimation_of(config: Config) -> Estimation:
     """What a configuration says of the estimation of responses."""
+    own = config.parameters.get(config.response, {})
+    if config.response == "timeseries":
+        # The others are for the features that meet the responses, and change no response.
+        own = {key: value for key, value in own.items() if key in ("trim", "repeats")}
     return Estimation(
         config.response, config.hrf, config.noise, config.high_pass, config.confounds, config.fd_threshold,
-        config.dummy_scans, config.smoothing, config.standardize, config.parameters.get(config.response, {}),
+        config.dummy_scans, config.smoothing, config.standardize, own,
     )  # fmt: skip
 
 
@@ -275,7 +281,7 @@ def about(study: Study, one: Participant, left_out: Sequence[str], meshes: Meshe
 
 def notes(config: Config, one: Participant) -> list[str]:
     """What was left out, in sentences for the report."""
-    if config.networks:
+    if config.networks or config.features:
         return []
     left_out = [name for name in config.analysis if name in NEEDS_NETWORK]
     return [

@@ -13,7 +13,7 @@ from bidsdnn.bids.files import read_json, read_table, sidecar_path
 from bidsdnn.methods.responses import residuals, standardized
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import canonical, load_run
-from bidsdnn.single_trials import Task, betas_path, trials_of, trials_shown
+from bidsdnn.single_trials import Task, betas_path, desc_of, trials_of, trials_shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def trials(tasks: Sequence[Task]) -> Patterns | None:
     for task in tasks:
         # Another estimator's trials, left by an earlier run, are no source for this one's.
         made_by = read_json(sidecar_path(betas_path(task))).get("Estimator") if betas_path(task).exists() else None
-        if made_by != task.estimation.response or not trials_of(task).exists():
+        if desc_of(task) != "singletrial" or made_by != task.estimation.response or not trials_of(task).exists():
             return None
         table = read_table(trials_of(task))
         keep = table["estimated"].astype(str).str.lower().eq("true").to_numpy()

@@ -34,6 +34,7 @@ IGNORED += "*hemi-*\n*.dlabel.nii\n*.plabel.nii\n*_space-fsLR_*\n"
 DESCRIPTIONS = {
     "desc-singletrial": "Response to each trial, one volume a trial",
     "desc-condition": "Response to each stimulus: the mean over its trials of responses z-scored within each run",
+    "desc-timeseries": "Volumes acquired during a stimulus, confounds and drifts taken out",
     "desc-encoding": "Prediction of responses from the activations of a network's layers",
     "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
     "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",

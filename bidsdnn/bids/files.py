@@ -147,6 +147,7 @@ def read_table(path: Path) -> pd.DataFrame:
             "trial_type",
             "participant",
             "stim_id",
+            "stimulus",
         ),
         str,
     )

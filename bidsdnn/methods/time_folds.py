@@ -68,9 +68,12 @@ class Clips:
         )
         return np.asarray(connected_components(links, directed=False)[1][stimulus], dtype=np.intp)
 
-    def repeated(self) -> bool:
-        """Whether a moment of a stimulus has several rows."""
-        return len(set(zip(self.stimulus.tolist(), self.time.tolist(), strict=True))) < len(self)
+    def presentations(self) -> list[frozenset[tuple[str, float]]]:
+        """Of each row, the runs and onsets of its stimulus that it is from."""
+        found: list[set[tuple[str, float]]] = [set() for _ in self.stimulus]
+        for row, run, seconds in zip(self.row.tolist(), self.run.tolist(), self.seconds.tolist(), strict=True):
+            found[row].add((run, round(seconds - float(self.time[row]), 2)))
+        return [frozenset(one) for one in found]
 
 
 def time_folds(clips: Clips, *, n_splits: int = 10, purge: float = 20.0) -> tuple[list[Split], str]:
@@ -150,8 +153,8 @@ def _distance(times: NDArray[np.float64], others: NDArray[np.float64]) -> NDArra
 def circular_shifts(clips: Clips, *, permutations: int, seed: int) -> Index:
     """Responses were shifted in time within runs, by random amounts, what runs off one end coming in at the other.
 
-    Autocorrelation stays as it is but for the seams (Chang & Glover, 2010, NeuroImage 50, 81-98, discuss why shuffled
-    series are no null). Runs that share stimuli are one table of averages and are shifted as one; where repeats of a
+    Autocorrelation stays as it is but for the seams (Nastase et al., 2019, Social Cognitive and Affective Neuroscience
+    14, 667-685). Runs that share stimuli are one table of averages and are shifted as one; where repeats of a
     stimulus stand beside each other, all are shifted alike, as what they have in common is no evidence.
 
     Parameters
@@ -185,15 +188,16 @@ def circular_shifts(clips: Clips, *, permutations: int, seed: int) -> Index:
 
 def _strands(clips: Clips) -> list[tuple[object, Index]]:
     """Rows that are shifted in a ring, each with the name of those that are shifted alike."""
-    if not clips.repeated():
+    presentations = clips.presentations()
+    common: dict[str, frozenset[tuple[str, float]]] = {}
+    rows_of: dict[tuple[str, frozenset[tuple[str, float]]], list[int]] = {}
+    for row, (name, shown) in enumerate(zip(clips.stimulus.tolist(), presentations, strict=True)):
+        common[name] = common.get(name, shown) & shown
+        rows_of.setdefault((name, shown), []).append(row)
+    if all(common.values()):
         families = clips.families()
         return [(int(family), np.flatnonzero(families == family)) for family in np.unique(families)]
-    found: dict[tuple[str, str, float], list[int]] = {}
-    first = np.unique(clips.row, return_index=True)[1]
-    for row, (run, seconds) in enumerate(zip(clips.run[first], clips.seconds[first], strict=True)):
-        name, time = str(clips.stimulus[row]), float(clips.time[row])
-        found.setdefault((name, str(run), round(float(seconds) - time, 3)), []).append(row)
-    return [(name, np.array(rows)) for (name, _, _), rows in found.items()]
+    return [(name, np.array(rows)) for (name, _), rows in rows_of.items()]
 
 
 def clips_of(stimulus: ArrayLike, time: ArrayLike, shown: ArrayLike) -> Clips:

@@ -1,0 +1,211 @@
+"""Feature spaces beside the networks: for each response, the row of its stimulus, or the samples of its moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bidsdnn.bids.features import Course, Features, read_features
+from bidsdnn.bids.files import digest
+from bidsdnn.config import Config
+from bidsdnn.errors import ConfigError, DataError, MissingInputError
+from bidsdnn.lookup import closest
+from bidsdnn.methods.continuous import RESAMPLINGS, on_run, resample
+from bidsdnn.patterns import Group, Patterns
+from bidsdnn.recordings import Task, canonical
+from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, presentations
+
+_WINDOWS = ("mean", "sum")
+"""Resamplings that have nothing to say of a volume between two samples."""
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How one feature space comes to the volumes."""
+
+    method: str
+    delays: tuple[float, ...]
+    unit: str
+
+    @classmethod
+    def of(cls, name: str, config: Config) -> Alignment:
+        """What a configuration says of a feature space."""
+        own = config.parameters.get("timeseries", {})
+        delays = _chosen(own.get("delays", ()), name, ())
+        method = _chosen(own.get("method", ""), name, "") or ("mean" if delays else canonical(config.hrf))
+        return cls(str(method), tuple(float(one) for one in delays) or (0.0,), str(own.get("unit", "seconds")))
+
+
+def _chosen(value: Any, name: str, default: Any) -> Any:
+    return value.get(name, default) if isinstance(value, Mapping) else value
+
+
+def check_features(config: Config) -> None:
+    """Check feature spaces, and what is asked of series, before any data is read.
+
+    Parameters
+    ----------
+    config : Config
+
+    Raises
+    ------
+    ConfigError, MissingInputError
+    """
+    for name, path in config.features.items():
+        if not path.exists():
+            raise MissingInputError(f"--features {name}={path}: no such file or folder; check the path")
+        if name in [spec.alias or spec.name for spec in config.networks]:
+            raise ConfigError(f"--features {name}: a network has this name; give the features another")
+    if config.response == "timeseries":
+        _check_series(config, config.parameters.get("timeseries", {}))
+
+
+def _check_series(config: Config, own: Mapping[str, Any]) -> None:
+    if config.networks and config.analysis_level == "participant":
+        raise ConfigError(
+            "--response timeseries: a network has one row for a stimulus and none for its moments; use --network none "
+            "and --features NAME=PATH"
+        )
+    for name in ("rsa", "similarity", "searchlight"):
+        if name in config.analysis:
+            raise ConfigError(
+                f"--analysis {name}: its test permutes labels, which moments of a series do not bear; with --response "
+                "timeseries use --analysis encoding"
+            )
+    if config.hrf != canonical(config.hrf):
+        raise ConfigError(f"--hrf {config.hrf}: features are convolved with spm or glover; use delays for other shapes")
+    for key, known in (("repeats", REPEATS), ("uncovered", UNCOVERED), ("unit", ("seconds", "volumes"))):
+        if own.get(key, known[0]) not in known:
+            raise ConfigError(f"parameters.timeseries.{key} = {own[key]!r}: expected one of {', '.join(known)}")
+    for key in ("method", "delays"):
+        for name in own[key] if isinstance(own.get(key), Mapping) else ():
+            if name not in config.features:
+                raise ConfigError(
+                    f"parameters.timeseries.{key}.{name}: no such --features; {closest(name, config.features)}"
+                )
+    for name in config.features:
+        _check_alignment(name, config, own)
+
+
+def _check_alignment(name: str, config: Config, own: Mapping[str, Any]) -> None:
+    delays, method = _chosen(own.get("delays", ()), name, ()), _chosen(own.get("method", ""), name, "")
+    if not isinstance(delays, Sequence) or not all(isinstance(one, int | float) for one in delays):
+        raise ConfigError(f"parameters.timeseries.delays = {delays!r}: expected a list of numbers, as [2, 4, 6]")
+    if method and method not in RESAMPLINGS:
+        raise ConfigError(f"parameters.timeseries.method = {method!r}: {closest(str(method), RESAMPLINGS)}")
+
+
+def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patterns, list[tuple[Patterns, str]]]:
+    """Read the feature spaces and bring them to a participant's responses.
+
+    Parameters
+    ----------
+    config : Config
+    tasks : sequence of Task
+        Of the participant.
+    brain : Patterns
+
+    Returns
+    -------
+    brain : Patterns
+        Without the volumes that a feature does not cover, where those are to be dropped.
+    features : list of (Patterns, str)
+        By feature space, with a hash of what it depends on.
+
+    Raises
+    ------
+    DataError
+        If a stimulus or run has no features, or a feature does not cover a volume.
+    """
+    spaces = [read_features(name, path) for name, path in config.features.items()]
+    if config.response != "timeseries":
+        return brain, [(space.rows(brain.ids), space.content) for space in spaces]
+    rows = clip_rows(tasks)
+    uncovered = str(config.parameters.get("timeseries", {}).get("uncovered", "error"))
+    kept, found = np.ones(len(brain), dtype=bool), []
+    for space in spaces:
+        alignment = Alignment.of(space.name, config)
+        values, covered = _at_volumes(space, tasks, rows, alignment)
+        if uncovered == "error" and not covered.all():
+            first = rows[~covered].iloc[0]
+            raise DataError(
+                f"--features {space.name}={space.path}: nothing for {int((~covered).sum())} of {len(rows)} volumes, "
+                f"the first {first['item']} in {tasks[first['task']].run.name}; give more samples, trim the ends, "
+                'or say [parameters.timeseries] uncovered = "drop" or "zero"'
+            )
+        if uncovered == "drop":
+            kept &= averaged(rows, covered[:, None].astype(float))[:, 0] == 1
+        made = digest(
+            {"features": space.content_of([t.run for t in tasks]), "alignment": vars(alignment), "as": uncovered}
+        )
+        found.append((space.name, averaged(rows, values), made))
+    if kept.sum() < 2:
+        raise DataError(f"--features: {int(kept.sum())} of {len(brain)} volumes are covered by all features; give more")
+    brain = brain if kept.all() else brain.take(np.flatnonzero(kept))
+    items = pd.DataFrame({"stimulus_id": brain.ids})
+    return brain, [
+        (Patterns(items, (Group(name, _scaled(values[kept]), name),)), digest({"made": made, "kept": kept.tolist()}))
+        for name, values, made in found
+    ]
+
+
+def _at_volumes(
+    space: Features, tasks: Sequence[Task], rows: pd.DataFrame, alignment: Alignment
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features at each volume of all runs, and which volumes lie within the samples."""
+    if space.stimuli is not None:
+        raise DataError(
+            f"--features {space.name}={space.path}: one row a stimulus says nothing of its moments; give onsets"
+        )
+    values, covered = [], np.zeros(len(rows), dtype=bool)
+    for number, task in enumerate(tasks):
+        here = (rows["task"] == number).to_numpy()
+        part, tr = rows[here], task.run.tr
+        if space.recordings:
+            course = space.recording(task.run)
+            covered[here] = _covered(course, part["onset"].to_numpy(), tr)
+            _check_rate(space, course, tr, alignment)
+            at = part["onset"].to_numpy()
+            values.append(resample(course.values, course.times, at, step=tr, **vars(alignment)))
+            continue
+        shown = presentations(task)
+        courses = {name: space.course_of(name) for name in sorted(set(shown["stimulus_id"]))}
+        inside = np.zeros(len(part), dtype=bool)
+        for name, course in courses.items():
+            _check_rate(space, course, tr, alignment)
+            of = (part["stimulus"] == name).to_numpy()
+            inside[of] = _covered(course, part["time"].to_numpy()[of], tr)
+        covered[here] = inside
+        values.append(on_run(courses, shown, part["onset"].to_numpy(), step=tr, **vars(alignment)))
+    return np.vstack(values), covered
+
+
+def _covered(course: Course, times: np.ndarray, tr: float) -> np.ndarray:
+    """Whether a volume is at most half a repetition time, or half a step between samples, beyond the samples."""
+    reach = max(tr, _spacing(course)) / 2 + _EDGE
+    return np.asarray((times >= course.times[0] - reach) & (times <= course.times[-1] + reach))
+
+
+def _check_rate(space: Features, course: Course, tr: float, alignment: Alignment) -> None:
+    if alignment.method in _WINDOWS and _spacing(course) > tr + _EDGE:
+        raise DataError(
+            f"--features {space.name}={space.path}: a sample every {_spacing(course):g} s for a volume every {tr:g} s "
+            f'leaves volumes without any; use [parameters.timeseries] method = "last", not {alignment.method}'
+        )
+
+
+def _spacing(course: Course) -> float:
+    return float(np.median(np.diff(course.times))) if len(course.times) > 1 else 0.0
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and variance 1, so that units do not decide what ridge keeps; constant ones are 0."""
+    centred = values - values.mean(axis=0)
+    spread = np.sqrt((centred**2).mean(axis=0))
+    flat = spread <= 1e-12 * np.abs(values).max(axis=0, initial=0)
+    return np.asarray(np.where(flat, 0, centred / np.where(flat, 1, spread)))
