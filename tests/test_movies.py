@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def write_movies(root: Path, runs=("ab", "cd", "ef"), *, noise=1.0, seed=0) -> P
         shown = [f"{name}.mp4" for name in stimuli]
         feature = 0.3 * smooth(rng, n, 80)
         for name, onset in zip(shown, onsets, strict=True):
-            first = int(round((onset - START) * RATE))
+            first = round((onset - START) * RATE)
             feature[first : first + int(CLIP * RATE)] = series(name, int(CLIP * RATE), seed)
         volumes = np.arange(VOLUMES) * TR
         hrf = np.interp(volumes, times, np.convolve(feature, spm_hrf(1 / RATE, 1))[:n])
@@ -190,6 +191,20 @@ def test_samples_of_each_stimulus_give_what_recordings_give(movies, tmp_path, wa
             scores(tmp_path / "out", name).drop(columns=["network", "layer"]),
             first.drop(columns=["network", "layer"]), rtol=1e-6,
         )  # fmt: skip
+
+
+def test_the_example_of_the_page_runs(movies, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "continuous.md").read_text(encoding="utf-8")
+    command = re.search(r"```\nbidsdnn (.*?)```", text, flags=re.S)[1].replace("\\\n", " ").split()
+    (tmp_path / "movie.toml").write_text(re.search(r"```toml\n(.*?)```", text, flags=re.S)[1])
+    (tmp_path / "data").symlink_to(movies)
+    write_tables(movies, tmp_path / "annotations")
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--permutations", "19", "--nprocs", "1"]) == 0
+    for name in ("motion", "words"):
+        found = read_table(next((tmp_path / "out").rglob(f"*model-{name}_desc-encoding_results.tsv")))
+        assert found["pearsonr"].item() > 0.3
+    assert len(read_table(tmp_path / "out" / f"{STEM}desc-condition_trials.tsv")) == 228
 
 
 def test_repeats_are_averaged_and_stay_in_one_fold(tmp_path):
