@@ -169,7 +169,7 @@ def test_arrays_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match=r"2 names for values of shape \(1, 1\)"):
         read_features("m", tmp_path / "s.npz")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(MissingInputError, match="no _stim.tsv, table"):
+    with pytest.raises(MissingInputError, match=r"no _stim\.tsv, table"):
         read_features("m", tmp_path / "folder")
     np.save(tmp_path / "folder" / "a.npy", VALUES)
     with pytest.raises(MissingInputError, match=r"no times beside it; add a_times.txt"):
