@@ -63,7 +63,7 @@ def found(tasks):
     return responses(tasks, sidecar={}, map=serial)
 
 
-@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - {"timeseries"}))
 def test_every_estimator_finds_planted_responses(planted, name):
     patterns, reliability, _ = found(asked(planted, response=name))
     assert patterns.ids == [f"s{i:02d}" for i in range(STIMULI)]
