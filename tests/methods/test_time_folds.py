@@ -195,3 +195,32 @@ def test_rate_of_false_positives_of_shifts(rho, runs, n):
     rate = positives(shown(*runs, n=n), rho=rho, n=1000, permutations=99)
     print(f"runs {runs}, rho {rho}: {rate:.3f}")
     assert rate < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [False, True])
+def test_rate_of_false_positives_where_repeats_share_what_no_feature_explains(keep):
+    """Voxels follow the stimuli, by something that is not in the features; drifts are taken out by run."""
+    clips, found = shown("ab", "ab", n=60, keep=True), []
+    whole = shown("ab", "ab", n=60)
+    keys = {key: row for row, key in enumerate(zip(whole.stimulus.tolist(), whole.time.tolist(), strict=True))}
+    codes = np.array([keys[key] for key in zip(clips.stimulus.tolist(), clips.time.tolist(), strict=True)])
+    drifts = np.cos(np.pi * np.outer(np.arange(120) + 0.5, np.arange(4)) / 120)
+    used = clips if keep else whole
+    splits, _ = time_folds(used)
+    for number in range(1000):
+        rng = np.random.default_rng([7, number])
+        x, shared = features(rng, 120, 3), features(rng, 120, 1)
+        y = shared[codes] + np.vstack([noise(rng, 120, 1, 0.6) for _ in range(2)])
+        y = np.vstack([part - drifts @ np.linalg.lstsq(drifts, part)[0] for part in np.split(y, 2)])
+        if not keep:
+            y = np.array([y[codes == code].mean(axis=0) for code in range(120)])
+        orders = circular_shifts(used, permutations=99, seed=number)
+        operator = prediction_operator(x[codes] if keep else x, splits)
+        p, _ = region_permutation(
+            operator, y, np.ones((1, 1), bool), splits, permutations=99, seed=number, orders=orders
+        )
+        found.append(p[0])
+    rate = np.mean(np.array(found) <= 0.05)
+    print(f"repeats {'kept' if keep else 'averaged'}: {rate:.3f}")
+    assert rate < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
