@@ -20,6 +20,8 @@ from bidsdnn.cli import main
 
 TR, CLIP, GAP, VOLUMES = 2.0, 80.0, 12.0, 100
 RATE, START = 10.0, -14.0
+MIDDLE = 0.9
+"""Seconds after the first pulse at which the first volume shows."""
 LAG = 6.0
 SHAPE = (5, 4, 3)
 REGIONS = {"hrf": slice(0, 20), "late": slice(20, 40), "none": slice(40, 60)}
@@ -53,7 +55,7 @@ def write_movies(root: Path, runs=("ab", "cd", "ef"), *, noise=1.0, seed=0) -> P
         for name, onset in zip(shown, onsets, strict=True):
             first = round((onset - START) * RATE)
             feature[first : first + int(CLIP * RATE)] = series(name, int(CLIP * RATE), seed)
-        volumes = np.arange(VOLUMES) * TR
+        volumes = MIDDLE + np.arange(VOLUMES) * TR
         hrf = np.interp(volumes, times, np.convolve(feature, spm_hrf(1 / RATE, 1))[:n])
         late = np.interp(volumes - LAG, times, feature)
         bold = lfilter([1], [1, -0.5], rng.standard_normal((VOLUMES, 60)), axis=0) * noise + 500
@@ -66,7 +68,7 @@ def write_movies(root: Path, runs=("ab", "cd", "ef"), *, noise=1.0, seed=0) -> P
         mask = nib.Nifti1Image(np.ones(SHAPE, dtype=np.uint8), np.diag([3, 3, 3, 1]))
         mask.to_filename(prepared / f"{stem}_desc-brain_mask.nii.gz")
         (prepared / f"{stem}_desc-preproc_bold.json").write_text(
-            json.dumps({"RepetitionTime": TR, "TaskName": "movie"})
+            json.dumps({"RepetitionTime": TR, "StartTime": MIDDLE})
         )
         pd.DataFrame({"onset": onsets, "duration": CLIP, "stim_file": shown}).to_csv(
             func / f"{stem}_events.tsv", sep="\t", index=False
@@ -138,15 +140,15 @@ def test_volumes_are_written_by_run_and_by_moment(watched, movies):
     image = nib.load(out / f"{STEM}run-1_stat-effect_desc-timeseries_statmap.nii.gz")
     assert image.shape == (*SHAPE, len(rows)) == (*SHAPE, 80)
     assert rows["stim_id"].unique().tolist() == ["a.mp4", "b.mp4"]
-    np.testing.assert_allclose(rows["onset"], np.r_[12:92:2, 104:184:2])
-    np.testing.assert_allclose(rows["time"], np.r_[0:80:2, 0:80:2])
-    np.testing.assert_array_equal(rows["volume"] * TR, rows["onset"])
+    np.testing.assert_allclose(rows["onset"], np.r_[12:92:2, 104:184:2] + MIDDLE)
+    np.testing.assert_allclose(rows["time"], np.r_[0:80:2, 0:80:2] + MIDDLE)
+    np.testing.assert_allclose(rows["volume"] * TR + MIDDLE, rows["onset"])
     bold = nib.load(next(movies.rglob("*run-1_desc-preproc_bold.nii.gz"))).get_fdata()[..., rows["volume"]]
     r = np.corrcoef(bold[0, 0, 0], image.get_fdata()[0, 0, 0])[0, 1]
     assert r > 0.9
     items = read_table(out / f"{STEM}desc-condition_trials.tsv")
     assert len(items) == 240
-    assert items.loc[41, ["stim_id", "shown", "n_repeats"]].tolist() == ["b.mp4@2.000", "task-movie_run-1@106.000", 1]
+    assert items.loc[41, ["stim_id", "shown", "n_repeats"]].tolist() == ["b.mp4@2.900", "task-movie_run-1@106.900", 1]
     about = json.loads((out / f"{STEM}atlas-planted_model-hrf_desc-encoding_results.json").read_text())
     assert about["CrossValidation"].startswith("3 folds over runs")
     assert about["Test"] == "circular shifts of the responses in time, one-sided"
@@ -223,7 +225,7 @@ def test_repeats_are_averaged_and_stay_in_one_fold(tmp_path):
     assert run(bids, tmp_path / "kept", *options) == 0
     kept = read_table(tmp_path / "kept" / f"{STEM}desc-condition_trials.tsv")
     assert len(kept) == 240
-    assert {"a.mp4@0.000", "a.mp4@0.000#2", "a.mp4@0.000#3"} <= set(kept["stim_id"])
+    assert {"a.mp4@0.900", "a.mp4@0.900#2", "a.mp4@0.900#3"} <= set(kept["stim_id"])
     assert scores(tmp_path / "kept", "motion").loc["hrf", "ceiling"] < found.loc["hrf", "ceiling"]
 
 
@@ -238,8 +240,8 @@ def test_a_feature_that_ends_early_is_named_dropped_or_zero(movies, tmp_path, ca
     (tables / "b.tsv").write_text("\n".join(lines[:101]) + "\n")
     option = ("--features", f"motion={tables}")
     assert run(movies, tmp_path / "out", *option) == 65
-    refused(capsys, "nothing for 14 of 240 volumes, the first b.mp4@52.000 in task-movie_run-1")
-    for how, n in (("drop", 226), ("zero", 240)):
+    refused(capsys, "nothing for 15 of 240 volumes, the first b.mp4@50.900 in task-movie_run-1")
+    for how, n in (("drop", 225), ("zero", 240)):
         (tmp_path / "c.toml").write_text(f'[parameters.timeseries]\nuncovered = "{how}"\n')
         assert run(movies, tmp_path / "out", *option, "--config-file", tmp_path / "c.toml") == 0
         about = (tmp_path / "out" / f"{STEM}atlas-planted_model-motion_desc-encoding_results.json").read_text()
