@@ -15,6 +15,7 @@ from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.lookup import closest
 from bidsdnn.methods.continuous import RESAMPLINGS, on_run, resample
+from bidsdnn.methods.responses import HRFS
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import Task, canonical
 from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, presentations
@@ -98,6 +99,36 @@ def _check_alignment(name: str, config: Config, own: Mapping[str, Any]) -> None:
         raise ConfigError(f"parameters.timeseries.delays = {delays!r}: expected a list of numbers, as [2, 4, 6]")
     if method and method not in RESAMPLINGS:
         raise ConfigError(f"parameters.timeseries.method = {method!r}: {closest(str(method), RESAMPLINGS)}")
+
+
+def described(config: Config) -> str:
+    """How feature spaces come to the responses, in sentences for the Methods; empty where there are none.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    str
+    """
+    if not config.features:
+        return ""
+    names = ", ".join(config.features)
+    if config.response != "timeseries":
+        return f" Features ({names}) have a row a stimulus and stand where a network's layer does."
+    ways: dict[str, list[str]] = {}
+    for name in config.features:
+        alignment = Alignment.of(name, config)
+        way = f"convolved with the {alignment.method} response"
+        if alignment.method not in HRFS:
+            way = f"resampled to the volumes ({alignment.method})"
+        if alignment.delays != (0.0,):
+            unit = "s" if alignment.unit == "seconds" else "volumes"
+            way += f" at delays of {', '.join(f'{one:g}' for one in alignment.delays)} {unit}"
+        ways.setdefault(way, []).append(name)
+    said = "; ".join(f"{', '.join(some)} {way}" for way, some in ways.items())
+    return f" Features were brought to the times of the volumes: {said}. Their columns were z-scored over volumes."
 
 
 def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patterns, list[tuple[Patterns, str]]]:

@@ -28,7 +28,7 @@ from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
-from bidsdnn.features import beside
+from bidsdnn.features import beside, described
 from bidsdnn.geometry import PIXELS
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.lookup import resolve
@@ -338,7 +338,8 @@ def analyse(
             study.derivatives.image_path("statmap", y.space, **entities, stat="effect", desc="condition")
         )
     ]
-    sidecar = {**result.sidecar, "Settings": {**made_by, **chosen}, "Sources": sources}
+    said = f"{result.sidecar.get('Methods', '')}{described(config)}".strip()
+    sidecar = {**result.sidecar, "Methods": said, "Settings": {**made_by, **chosen}, "Sources": sources}
     study.derivatives.save(replace(result, sidecar=sidecar), y.space, content, **entities)
 
 

@@ -73,6 +73,8 @@ def describe_plan(
         size = estimate_bytes(network, layers, max(len(stimuli), 1)) / 1e6
         there = " (a file is there)" if activations_path(out, network.label).exists() else ""
         lines.append(f"{network.label}: {len(layers)} layers ({', '.join(layers)}), {size:.0f} MB on disk{there}")
+    if config.features:
+        lines.append(f"features: {', '.join(f'{name} ({path})' for name, path in config.features.items())}")
     if config.analysis_level == "participant":
         lines.append(f"analyses: {', '.join(config.analysis)}; {config.permutations} permutations")
     if config.analysis_level == "group":

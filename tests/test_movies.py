@@ -155,6 +155,8 @@ def test_volumes_are_written_by_run_and_by_moment(watched, movies):
     assert about["NumberOfStimuli"] == 6
     page = (out / "sub-01.html").read_text(encoding="utf-8")
     assert "circular shifts" in page
+    assert "hrf convolved with the spm response" in page
+    assert "d2 resampled to the volumes (lanczos) at delays of 2 s" in page
 
 
 def test_a_second_run_computes_nothing(watched, movies, caplog):
