@@ -162,7 +162,7 @@ def _estimated(tasks: Sequence[Task], *, map: Map, work_dir: Path | None) -> tup
     label = f"sub-{tasks[0].run.sub} responses"
     if tasks[0].estimation.response == "timeseries":
         found = map(estimate_series, tasks, label=label)
-        return Averaged(*join_runs(tasks)), Joint(found)
+        return Averaged(*join_runs(tasks, work_dir=work_dir)), Joint(found)
     if not is_joint(tasks[0].estimation.response):
         found = map(estimate_run, tasks, label=label)
         return average_runs(tasks, work_dir=work_dir), Joint(found)

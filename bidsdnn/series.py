@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from bidsdnn.across_runs import Stacked, Stored, scratch
 from bidsdnn.bids.files import read_table
 from bidsdnn.errors import DataError
 from bidsdnn.methods.ceiling import split_half
@@ -233,13 +235,17 @@ def averaged(rows: pd.DataFrame, values: np.ndarray) -> np.ndarray:
     return np.asarray(total / np.bincount(codes)[:, None])
 
 
-def join_runs(tasks: Sequence[Task]) -> Joined:
+def join_runs(tasks: Sequence[Task], *, work_dir: Path | None = None) -> Joined:
     """Z-score each run's volumes, and average those at the same time into the same stimulus.
+
+    The z-scores wait in scratch files, so that memory holds one run's volumes and the averages.
 
     Parameters
     ----------
     tasks : sequence of Task
         Whose series have been written.
+    work_dir : Path, optional
+        Folder for scratch files, which are removed; by default the system's.
 
     Returns
     -------
@@ -248,9 +254,6 @@ def join_runs(tasks: Sequence[Task]) -> Joined:
         and ``shown``, the runs and seconds at which the volumes were acquired.
     """
     rows = clip_rows(tasks)
-    table = np.vstack([standardized(task.space.read(betas_path(task))) for task in tasks])
-    if not np.isfinite(table).all(axis=0).any():
-        raise DataError(f"sub-{tasks[0].run.sub}: no voxel varies in every run; check masks and events")
     names = [task.run.name.replace(" ", "") or "run" for task in tasks]
     shown = [f"{names[task]}@{onset:.3f}" for task, onset in zip(rows["task"], rows["onset"], strict=True)]
     grouped = rows.assign(shown=shown).groupby("item", sort=False)
@@ -259,14 +262,26 @@ def join_runs(tasks: Sequence[Task]) -> Joined:
     )
     items = items.reset_index().rename(columns={"item": "stimulus_id"})
     moments = rows["item"].str.replace(r"#\d+$", "", regex=True).to_numpy(dtype=str)
-    values, reliability = np.empty((len(items), table.shape[1]), dtype=np.float32), np.empty(table.shape[1])
-    for voxels in blocks(table.shape[1], BLOCK):
-        values[:, voxels] = averaged(rows, table[:, voxels])
-        reliability[voxels] = split_half(table[:, voxels], moments)
+    size = tasks[0].space.size
+    values, reliability = np.empty((len(items), size), dtype=np.float32), np.empty(size)
+    with scratch(work_dir) as folder:
+        table = Stacked([_stored(task, folder / f"{number}.npy") for number, task in enumerate(tasks)])
+        for voxels in blocks(size, BLOCK):
+            part = table[:, voxels]
+            values[:, voxels], reliability[voxels] = averaged(rows, part), split_half(part, moments)
+    if not np.isfinite(values).all(axis=0).any():
+        raise DataError(f"sub-{tasks[0].run.sub}: no voxel varies in every run; check masks and events")
     if len(items) == len(rows):
         reliability = _of_one(reliability, moments)
     _say_repeats(tasks, rows, moments)
     return Joined(Patterns(items, (Group("brain", values),), tasks[0].space), reliability)
+
+
+def _stored(task: Task, path: Path) -> Stored:
+    """A run's volumes in standard deviations, in a scratch file."""
+    scores = standardized(task.space.read(betas_path(task)))
+    np.save(path, scores)
+    return Stored(path, scores.shape)
 
 
 def _of_one(reliability: np.ndarray, moments: np.ndarray) -> np.ndarray:
