@@ -18,7 +18,7 @@ from bidsdnn.methods.continuous import RESAMPLINGS, on_run, resample
 from bidsdnn.methods.responses import HRFS
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import Task, canonical
-from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, presentations
+from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, fitted_volumes, presentations
 
 _WINDOWS = ("mean", "sum")
 """Resamplings that have nothing to say of a volume between two samples."""
@@ -128,7 +128,10 @@ def described(config: Config) -> str:
             way += f" at delays of {', '.join(f'{one:g}' for one in alignment.delays)} {unit}"
         ways.setdefault(way, []).append(name)
     said = "; ".join(f"{', '.join(some)} {way}" for way, some in ways.items())
-    return f" Features were brought to the times of the volumes: {said}. Their columns were z-scored over volumes."
+    return (
+        f" Features were brought to the times of the volumes: {said}. What was projected out of the "
+        "responses was projected out of them, and their columns were z-scored over volumes."
+    )
 
 
 def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patterns, list[tuple[Patterns, str]]]:
@@ -193,27 +196,30 @@ def _at_volumes(
         raise DataError(
             f"--features {space.name}={space.path}: one row a stimulus says nothing of its moments; give onsets"
         )
-    values, covered = [], np.zeros(len(rows), dtype=bool)
+    values, covered = [], []
     for number, task in enumerate(tasks):
-        here = (rows["task"] == number).to_numpy()
-        part, tr = rows[here], task.run.tr
+        part, tr = rows[rows["task"] == number], task.run.tr
+        frames, nuisance = fitted_volumes(task)
         if space.recordings:
             course = space.recording(task.run)
-            covered[here] = _covered(course, part["onset"].to_numpy(), tr)
             _check_rate(space, course, tr, alignment)
-            at = part["onset"].to_numpy()
-            values.append(resample(course.values, course.times, at, step=tr, **vars(alignment)))
-            continue
-        shown = presentations(task)
-        courses = {name: space.course_of(name) for name in sorted(set(shown["stimulus_id"]))}
-        inside = np.zeros(len(part), dtype=bool)
-        for name, course in courses.items():
-            _check_rate(space, course, tr, alignment)
-            of = (part["stimulus"] == name).to_numpy()
-            inside[of] = _covered(course, part["time"].to_numpy()[of], tr)
-        covered[here] = inside
-        values.append(on_run(courses, shown, part["onset"].to_numpy(), step=tr, **vars(alignment)))
-    return np.vstack(values), covered
+            covered.append(_covered(course, part["onset"].to_numpy(), tr))
+            whole = resample(course.values, course.times, frames, step=tr, **vars(alignment))
+        else:
+            shown = presentations(task)
+            courses = {name: space.course_of(name) for name in sorted(set(shown["stimulus_id"]))}
+            inside = np.zeros(len(part), dtype=bool)
+            for name, course in courses.items():
+                _check_rate(space, course, tr, alignment)
+                of = (part["stimulus"] == name).to_numpy()
+                inside[of] = _covered(course, part["time"].to_numpy()[of], tr)
+            covered.append(inside)
+            whole = on_run(courses, shown, frames, step=tr, **vars(alignment))
+        # As from the responses: a regression on what is left is the one with the nuisance in the model.
+        basis = np.linalg.qr(nuisance / np.maximum(np.linalg.norm(nuisance, axis=0), 1e-300))[0]
+        whole -= basis @ (basis.T @ whole)
+        values.append(whole[part["fitted"]])
+    return np.vstack(values), np.concatenate(covered)
 
 
 def _covered(course: Course, times: np.ndarray, tr: float) -> np.ndarray:

@@ -302,7 +302,8 @@ def responses(
     designs = [os.path.relpath(design_of(task), quality.parent) for task in tasks]
     out.write_table(quality, pd.DataFrame([one["quality"] for one in joint.found]), {**common, "DesignFiles": designs})
     written += _write_run_tables(first, joint.found)
-    written += [betas_path(task) for task in tasks] if joint.items is None else []
+    written += [path for task in tasks for path in (betas_path(task), trials_of(task))] if joint.items is None else []
+    written += [design_of(task) for task in tasks]
     out.write_receipt("condition", written, common, **entities)
     return averaged.patterns, averaged.reliability.astype(np.float32), content
 

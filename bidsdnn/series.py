@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from bidsdnn.single_trials import (
     UNITS,
     betas_path,
     call,
+    design_of,
     input_digest,
     run_quality,
     trials_of,
@@ -208,16 +210,17 @@ def clip_rows(tasks: Sequence[Task]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``stimulus``, ``time``, ``onset``, ``task`` (its number) and ``item``: the moment that it is a response to, or,
-        where repeats are kept, the moment and which repeat.
+        ``stimulus``, ``time``, ``onset``, ``task`` (its number), ``fitted`` (its number among the run's fitted volumes)
+        and ``item``: the moment that it is a response to, or, where repeats are kept, the moment and which repeat.
     """
     parts = []
     for number, task in enumerate(tasks):
         table = read_table(trials_of(task))
+        place = np.cumsum(read_table(design_of(task))["fitted"].to_numpy() == 1) - 1
         parts.append(
             pd.DataFrame(
                 {"stimulus": table["stim_id"], "time": table["time"], "onset": table["onset"], "task": number,
-                 "item": table["clip_id"].astype(str)}
+                 "fitted": place[table["volume"]], "item": table["clip_id"].astype(str)}
             )
         )  # fmt: skip
     rows = pd.concat(parts, ignore_index=True)
@@ -225,6 +228,27 @@ def clip_rows(tasks: Sequence[Task]) -> pd.DataFrame:
         repeat = rows.groupby("item").cumcount()
         rows["item"] = [f"{item}#{k + 1}" if k else item for item, k in zip(rows["item"], repeat, strict=True)]
     return rows
+
+
+def fitted_volumes(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Times of a run's fitted volumes, and what was modelled beside them, as they were written.
+
+    Parameters
+    ----------
+    task : Task
+        Whose series has been written.
+
+    Returns
+    -------
+    times : ndarray, shape (kept,)
+        Seconds.
+    nuisance : ndarray, shape (kept, c)
+    """
+    design = read_table(design_of(task))
+    kept = design["fitted"].to_numpy() == 1
+    beside = design.drop(columns=[name for name in design if re.fullmatch(r"trial\d+|fitted", name)])
+    times = task.run.start_time + task.run.tr * np.arange(len(design))
+    return times[kept], beside.to_numpy(dtype=float)[kept]
 
 
 def averaged(rows: pd.DataFrame, values: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def series(name, n, seed):
     return smooth(np.random.default_rng([seed, *name.encode()]), n, 80)
 
 
-def write_movies(root: Path, runs=("ab", "cd", "ef"), *, noise=1.0, seed=0) -> Path:
+def write_movies(root: Path, runs=("ab", "cd", "ef"), *, noise=1.0, trend=0.0, seed=0) -> Path:
     """Two stimuli a run, and a feature recorded at 10 Hz from 14 s before the first volume."""
     func, prepared = root / "sub-01" / "func", root / "derivatives" / "fmriprep" / "sub-01" / "func"
     for folder in (func, prepared):
@@ -55,6 +55,7 @@ def write_movies(root: Path, runs=("ab", "cd", "ef"), *, noise=1.0, seed=0) -> P
         for name, onset in zip(shown, onsets, strict=True):
             first = round((onset - START) * RATE)
             feature[first : first + int(CLIP * RATE)] = series(name, int(CLIP * RATE), seed)
+        feature += trend * (times / times[-1]) ** 2
         volumes = MIDDLE + np.arange(VOLUMES) * TR
         hrf = np.interp(volumes, times, np.convolve(feature, spm_hrf(1 / RATE, 1))[:n])
         late = np.interp(volumes - LAG, times, feature)
@@ -164,6 +165,10 @@ def test_a_second_run_computes_nothing(watched, movies, caplog):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*statmap*")}
     assert run(movies, out, *options) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*statmap*")} == before
+    design = out / f"{STEM}run-2_desc-timeseries_design.tsv"
+    design.unlink()
+    assert run(movies, out, *options) == 0
+    assert design.exists()
 
 
 def write_tables(movies, folder):
@@ -195,6 +200,14 @@ def test_samples_of_each_stimulus_give_what_recordings_give(movies, tmp_path, wa
             scores(tmp_path / "out", name).drop(columns=["network", "layer"]),
             first.drop(columns=["network", "layer"]), rtol=1e-6,
         )  # fmt: skip
+
+
+def test_drifts_leave_features_as_they_leave_responses(tmp_path):
+    bids = write_movies(tmp_path / "bids", noise=0.01, trend=20.0)
+    (tmp_path / "c.toml").write_text('[parameters.timeseries]\nmethod = "last"\ndelays = [6]\n')
+    options = ("--config-file", tmp_path / "c.toml", "--features", f"motion={bids}")
+    assert run(bids, tmp_path / "out", *options) == 0
+    assert scores(tmp_path / "out", "motion").loc["late", "pearsonr"] > 0.98
 
 
 def test_the_example_of_the_page_runs(movies, tmp_path, monkeypatch):
