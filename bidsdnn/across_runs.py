@@ -1,7 +1,8 @@
 """The responses of all runs at once: series wait in scratch files, and are read a block of voxels at a time.
 
 Each image is decompressed once, into a file of float32; so memory holds one run while runs
-are read, and a block of voxels of all runs while the model is fitted, however many runs there are.
+are read, and a block of voxels of all runs while the model is fitted, however many runs there are. Single trials'
+responses go into such a file as well.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import pandas as pd
 
 from bidsdnn.lookup import resolve
 from bidsdnn.methods.ceiling import split_half
+from bidsdnn.methods.reduce import blocks
 from bidsdnn.methods.responses import ACROSS_RUNS
 from bidsdnn.parallel import Map
-from bidsdnn.recordings import Recording, Task, load_run
+from bidsdnn.recordings import BLOCK, Recording, Task, load_run
 from bidsdnn.single_trials import call, finish_run, judge_trials, trials_shown, write_design
 
 
@@ -72,8 +74,27 @@ class Stored:
         """Number of axes."""
         return len(self.shape)
 
+    @classmethod
+    def empty(cls, path: Path, shape: tuple[int, int]) -> Stored:
+        """Make room for a table of float32, zeros so far.
+
+        Parameters
+        ----------
+        path : Path
+        shape : tuple of int
+
+        Returns
+        -------
+        Stored
+        """
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        return cls(path, shape)
+
     def __getitem__(self, key: Any) -> np.ndarray:
         return np.array(np.load(self.path, mmap_mode="r")[key])
+
+    def __setitem__(self, key: Any, values: np.ndarray) -> None:
+        np.load(self.path, mmap_mode="r+")[key] = values
 
 
 @dataclass(frozen=True)
@@ -155,16 +176,20 @@ def estimate_jointly(tasks: Sequence[Task], *, map: Map, work_dir: Path | None =
         copied = map(partial(copy_run, folder=folder), tasks, label=f"sub-{tasks[0].run.sub} runs")
         bolds = [series for series, _ in copied]
         recordings = [recording for _, recording in copied]
-        fit = partial(_fit, tasks, recordings, bolds)
+        ends = np.cumsum([0, *(int(task.events["trial"].sum()) for task in tasks)])
+        out = Stored.empty(folder / "responses.npy", (int(ends[-1]), tasks[0].space.size))
+        fit = partial(_fit, tasks, recordings, bolds, out)
         whole = fit(range(len(tasks)))
         if hasattr(whole, "betas"):
-            return _trials(tasks, recordings, whole)
+            return _trials(tasks, recordings, whole, ends)
         halves = [fit(range(first, len(tasks), 2)) for first in (0, 1)] if len(tasks) > 1 else []
         items, values = whole
         return _stimuli(tasks, recordings, items, values, halves)
 
 
-def _fit(tasks: Sequence[Task], recordings: Sequence[Recording], bolds: Sequence[Any], runs: Sequence[int]) -> Any:
+def _fit(
+    tasks: Sequence[Task], recordings: Sequence[Recording], bolds: Sequence[Any], out: Stored, runs: Sequence[int]
+) -> Any:
     """What the estimator finds in some of the runs."""
     designs = [recordings[i].design for i in runs]
     sessions = [tasks[i].run.ses or "" for i in runs]
@@ -178,14 +203,16 @@ def _fit(tasks: Sequence[Task], recordings: Sequence[Recording], bolds: Sequence
         [design.frame_times[design.kept] for design in designs],
         [design.fitted_nuisance() for design in designs],
         sessions=sessions,
+        out=out,
     )
 
 
-def _trials(tasks: Sequence[Task], recordings: Sequence[Recording], fitted: Any) -> Joint:
+def _trials(tasks: Sequence[Task], recordings: Sequence[Recording], fitted: Any, ends: np.ndarray) -> Joint:
     """Responses of all runs' trials: each run's are written as those of the other estimators are."""
-    ends = np.cumsum([int(task.events["trial"].sum()) for task in tasks])
-    parts = np.split(np.asarray(fitted.betas, dtype=np.float32), ends[:-1])
-    found = [finish_run(*one) for one in zip(tasks, recordings, parts, strict=True)]
+    found = [
+        finish_run(task, recording, np.asarray(fitted.betas[start:stop], dtype=np.float32))
+        for task, recording, start, stop in zip(tasks, recordings, ends[:-1], ends[1:], strict=True)
+    ]
     maps = {
         name.replace("_", ""): np.asarray(getattr(fitted, name), dtype=np.float32)
         for name in ("hrf", "r2", "onoff_r2", "fraction", "noise_pool")
@@ -215,5 +242,6 @@ def _stimuli(
     reliability = np.full(values.shape[1], np.nan)
     if halves:
         ids = np.concatenate([half["stimulus_id"].to_numpy(dtype=str) for half, _ in halves])
-        reliability = split_half(np.vstack([half for _, half in halves]), ids)
+        for voxels in blocks(values.shape[1], BLOCK):
+            reliability[voxels] = split_half(np.vstack([half[:, voxels] for _, half in halves]), ids)
     return Joint(found, items[estimated].reset_index(drop=True), values[estimated], reliability)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+from bidsdnn.across_runs import Stored
 from bidsdnn.methods.ceiling import split_half
 from bidsdnn.methods.fractional_ridge import FRACTIONS
 from bidsdnn.methods.hrf_library import kernels
@@ -228,3 +229,13 @@ def test_agrees_with_the_published_implementation(tmp_path, monkeypatch):
     runs = len(bolds)
     ours = glmsingle(bolds, events, frame_times=[TR * np.arange(VOLUMES)] * runs, nuisance=[NUISANCE] * runs).betas
     assert np.median(correlations(ours, theirs.squeeze().T)[responds]) > 0.95
+
+
+def test_responses_are_put_where_they_are_wanted(tmp_path):
+    bolds, events, *_ = plant(voxels=40)
+    out = Stored.empty(tmp_path / "responses.npy", (RUNS * STIMULI, 40))
+    found = fit(bolds, events, out=out)
+    assert found.betas is out
+    np.testing.assert_array_equal(out[:, :], fit(bolds, events).betas)
+    with pytest.raises(ValueError, match=r"out: expected shape \(120, 40\), got \(119, 40\)"):
+        fit(bolds, events, out=Stored.empty(tmp_path / "few.npy", (RUNS * STIMULI - 1, 40)))

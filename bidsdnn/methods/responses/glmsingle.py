@@ -75,6 +75,7 @@ def glmsingle(
     sessions: Sequence[Any] | None = None,
     fractions: Sequence[float] = FRACTIONS,
     n_components: int = _COMPONENTS,
+    out: Any = None,
     device: str = "cpu",
 ) -> Fitted:
     """Single-trial responses were estimated with a response shape, noise components and ridge chosen by their fit.
@@ -104,6 +105,9 @@ def glmsingle(
         Candidates for the ridge, above 0 and up to 1.
     n_components : int
         Most noise components tried.
+    out : array-like, shape (trials, V), optional
+        Where the responses are put, block by block: anything that takes ``out[:, a:b] = values``, as a table on disk.
+        By default a new array.
     device : str
         Where torch multiplies; float64 everywhere, so ``mps`` falls back to the CPU.
 
@@ -147,9 +151,12 @@ def glmsingle(
             curve = _curve(model, repeats, chosen, onoff, threshold, found)
             if count := choose_count(curve):
                 model = denoised(model, [one[:, :count] for one in found])
-    betas, r2, fraction = _estimate(
-        model, repeats, chosen, torch.tensor(sorted(fractions, reverse=True), dtype=torch.float64)
-    )
+    shape = (len(model.estimable), model.n_voxels)
+    if out is not None and tuple(out.shape) != shape:
+        raise ValueError(f"out: expected shape {shape}, got {tuple(out.shape)}")
+    betas = np.empty(shape, dtype=np.float32) if out is None else out
+    candidates = torch.tensor(sorted(fractions, reverse=True), dtype=torch.float64)
+    r2, fraction = _estimate(model, repeats, chosen, candidates, betas)
     return Fitted(betas, chosen + 1, r2, onoff.astype(np.float32), fraction, pool, curve, count, tuple(left_out))
 
 
@@ -213,13 +220,14 @@ def _estimate(
     repeats: Repeats | None,
     chosen: NDArray[np.int64],
     fractions: torch.Tensor,
-) -> tuple[Float32, Float32, Float32]:
-    """Responses of all trials, share of variance explained, and fraction."""
-    betas = np.full((len(model.estimable), model.n_voxels), np.nan, dtype=np.float32)
+    betas: Any,
+) -> tuple[Float32, Float32]:
+    """Put the responses of all trials into ``betas``; share of variance explained, and fraction."""
     r2, fraction = (np.full(model.n_voxels, np.nan, dtype=np.float32) for _ in range(2))
     fractions = fractions.to(model.device)
     rows = torch.from_numpy(np.flatnonzero(model.estimable)).to(model.device)
     for voxels, series, _, _ in model.series():
+        block = np.full((len(model.estimable), voxels.stop - voxels.start), np.nan, dtype=np.float32)
         for number, columns in _by_response(chosen, voxels):
             one, data = model.rotated[number], [y[:, columns] for y in series]
             where = np.arange(voxels.start, voxels.stop)[columns]
@@ -234,8 +242,9 @@ def _estimate(
             explained = (one.scale[:, None] * found) ** 2 - (one.scale[:, None] * (found - kept)) ** 2
             r2[where] = (explained.sum(dim=0) / total).cpu().numpy()
             fraction[where] = share.cpu().numpy()
-            betas[np.ix_(model.estimable, where)] = values.cpu().numpy()
-    return betas, r2, fraction
+            block[np.ix_(model.estimable, columns)] = values.cpu().numpy()
+        betas[:, voxels] = block
+    return r2, fraction
 
 
 def _best_penalty(
