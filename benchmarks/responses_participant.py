@@ -132,7 +132,7 @@ def write_dataset(folder: Path, runs: int, voxels: int, volumes: int) -> None:
 
 
 def write_bold(path: Path, onset: np.ndarray, volumes: int, rng: np.random.Generator) -> None:
-    """One run as int16, a bump after each trial and a little noise so that files are not much smaller than real ones."""
+    """One run as int16: a bump after each trial, and noise so that the file is about as large as a real one."""
     seconds = TR * np.arange(volumes)
     course = np.exp(-(((seconds[:, None] - onset - 5.5) / 2.5) ** 2)).sum(axis=1)
     level = rng.integers(500, 900, np.prod(GRID)).astype(np.int16)

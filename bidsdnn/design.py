@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bidsdnn.bids.dataset import Run
 from bidsdnn.errors import DataError
-from bidsdnn.methods.responses import trial_regressors
+from bidsdnn.lookup import resolve
+from bidsdnn.methods.responses import HRFS, trial_regressors
 from bidsdnn.nuisance import Nuisance, confounds, nuisance_events
 
 RESPONSE_SECONDS = 32.0
@@ -85,6 +87,20 @@ def _correlations(x: np.ndarray) -> np.ndarray:
     return np.asarray(r)
 
 
+def canonical(hrf: str) -> str:
+    """The canonical response that stands for a model of the response where one regressor is wanted."""
+    name = hrf.partition(" ")[0]
+    return name if name in ("spm", "glover") else "spm"
+
+
+def response_model(hrf: str) -> Any:
+    """What the estimators take for the response that was asked for: a name, or a user's function.
+
+    Where each voxel has its own response of the library, the canonical one is for what all voxels share.
+    """
+    return resolve(hrf, {"library": "spm", **{name: name for name in HRFS}})
+
+
 def run_design(
     run: Run,
     events: pd.DataFrame,
@@ -105,7 +121,7 @@ def run_design(
         Columns onset, duration and trial.
     n_volumes : int
     hrf : str
-        Canonical response of the trials' and other events' regressors.
+        As it was asked for: the whole model of other events, and the canonical response of the trials' regressors.
     period, names, fd_threshold, dummy_scans
         Of `confounds`.
 
@@ -124,7 +140,8 @@ def run_design(
     beside = confounds(
         run, n_volumes, frame_times, period=period, names=names, fd_threshold=fd_threshold, dummy_scans=dummy_scans
     )
-    others = nuisance_events(events, frame_times=frame_times, hrf=hrf)
+    others = nuisance_events(events, frame_times=frame_times, hrf=response_model(hrf))
+    hrf = canonical(hrf)
     regressors = pd.concat([beside.regressors, others, pd.DataFrame({"constant": np.ones(n_volumes)})], axis=1)
     onsets, durations = (trials[column].to_numpy(dtype=float) for column in ("onset", "duration"))
     # The same trials, had the scanner started before the first event and gone on until the last response was over.
@@ -225,6 +242,6 @@ def collinear_trials(design: Design, trials: pd.DataFrame, reasons: Sequence[str
     ]
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     return (
-        f"{len(bad)} trials are collinear ({'; '.join(told)}{more}); use --response lss, fewer --confounds, "
-        "or leave trials out with --event-filter"
+        f"{len(bad)} trial{'s are' if len(bad) > 1 else ' is'} collinear ({'; '.join(told)}{more}); "
+        "use --response lss, fewer --confounds, or leave trials out with --event-filter"
     )

@@ -12,12 +12,13 @@ import pandas as pd
 from bidsdnn.bids.features import Course, Features, read_features
 from bidsdnn.bids.files import digest
 from bidsdnn.config import Config
+from bidsdnn.design import canonical
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.lookup import closest
 from bidsdnn.methods.continuous import RESAMPLINGS, on_run, resample
 from bidsdnn.methods.responses import HRFS
 from bidsdnn.patterns import Group, Patterns
-from bidsdnn.recordings import Task, canonical
+from bidsdnn.recordings import Task
 from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, fitted_volumes, presentations
 
 _WINDOWS = ("mean", "sum")

@@ -12,7 +12,8 @@ from bidsdnn.bids.confounds import chosen_columns, framewise_displacement, non_s
 from bidsdnn.bids.dataset import Run
 from bidsdnn.bids.files import read_json, sidecar_path
 from bidsdnn.errors import DataError
-from bidsdnn.methods.responses import high_pass, trial_regressors
+from bidsdnn.methods.responses import event_regressors, high_pass
+from bidsdnn.methods.responses.hrf import Kernel
 
 # Rest is what the constant models; as a regressor beside all trials it would be collinear with them.
 BASELINE = {"rest", "fixation", "fix", "baseline", "iti", "isi", "n/a", ""}
@@ -126,8 +127,8 @@ def _check_volumes(run: Run, found: Nuisance) -> None:
         )
 
 
-def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str) -> pd.DataFrame:
-    """One regressor for each kind of event that is not scored, such as catch and blank trials.
+def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str | Kernel) -> pd.DataFrame:
+    """Regressors of each kind of event that is not scored, such as catch and blank trials.
 
     Parameters
     ----------
@@ -135,11 +136,12 @@ def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str) 
         Columns onset, duration, trial (bool), and trial_type if there is one.
     frame_times : ndarray, shape (n_volumes,)
         Seconds.
-    hrf : str
+    hrf : str or callable
+        As the estimators take it; each derivative is a further regressor.
 
     Returns
     -------
-    DataFrame, shape (n_volumes, kinds)
+    DataFrame, shape (n_volumes, columns)
         Kinds that are rest have no regressor.
     """
     others = events[~events["trial"]]
@@ -148,11 +150,8 @@ def nuisance_events(events: pd.DataFrame, *, frame_times: np.ndarray, hrf: str) 
     for kind in sorted(set(kinds)):
         if kind.lower() not in BASELINE:
             rows = others[kinds == kind]
-            each = trial_regressors(
-                rows["onset"].to_numpy(float),
-                rows["duration"].fillna(0).to_numpy(float),
-                frame_times=frame_times,
-                hrf=hrf,
-            )
-            columns[f"event_{kind}"] = each.sum(axis=1)
+            onsets, durations = rows["onset"].to_numpy(float), rows["duration"].fillna(0).to_numpy(float)
+            each = event_regressors(onsets, durations, frame_times=frame_times, hrf=hrf)
+            for name, column in zip(("", "_derivative", "_dispersion"), each.T, strict=False):
+                columns[f"event_{kind}{name}"] = column
     return pd.DataFrame(columns, index=range(len(frame_times)))

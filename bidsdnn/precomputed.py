@@ -169,12 +169,13 @@ def precomputed_responses(
     once = int((items["stimulus_id"].value_counts() == 1).sum())
     if once:
         warnings.append(f"{once} of {items['stimulus_id'].nunique()} stimuli have one response and no repeat")
+    cited = ["glmsingle"] if found.kind == "glmsingle" else []
     common = {
         **sidecar,
         "ConfigurationHash": content,
         "Estimation": {"response": NAME, "format": found.kind, "derivative": found.name},
         "Methods": _methods(found, scored=scored),
-        "References": ["bids", "bids-apps", "pybids", "nibabel", "numpy"],
+        "References": ["bids", "bids-apps", "pybids", "nibabel", "numpy", *cited],
         "Sources": [out.uri(path) for path in files[:100]],
     }
     patterns = patterns.average()

@@ -118,7 +118,7 @@ def load_run(task: Task) -> Recording:
     if len(bold) < FEWEST_VOLUMES:
         raise DataError(f"{run.bold}: {len(bold)} volumes are no time series; give a 4-D bold image")
     design = run_design(
-        run, task.events, len(bold), hrf=canonical(estimation.hrf), period=estimation.high_pass,
+        run, task.events, len(bold), hrf=estimation.hrf, period=estimation.high_pass,
         names=estimation.confounds, fd_threshold=estimation.fd_threshold, dummy_scans=estimation.dummy_scans,
     )  # fmt: skip
     series = bold if design.kept.all() else bold[design.kept]
@@ -151,12 +151,6 @@ def moments(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         block = np.where(np.isfinite(series[:, voxels]).all(axis=0), series[:, voxels], np.nan).astype(np.float64)
         mean[voxels], spread[voxels] = block.mean(axis=0), block.std(axis=0)
     return mean, spread
-
-
-def canonical(hrf: str) -> str:
-    """The canonical response that stands for a model of the response where one regressor is wanted."""
-    name = hrf.partition(" ")[0]
-    return name if name in ("spm", "glover") else "spm"
 
 
 def scaled(series: np.ndarray, how: str) -> np.ndarray:

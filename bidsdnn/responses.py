@@ -285,10 +285,6 @@ def responses(
     for warning in dict.fromkeys([*warned, *joint.left_out]):
         logger.warning("sub-%s: %s", entities["sub"], warning)
     estimation = first.estimation
-    # A user's own estimator is cited by the user.
-    cited = [estimation.response] if estimation.response in ESTIMATORS else []
-    cited += ["ar1"] if estimation.noise == "ar1" else []
-    cited += ["fmriprep"] if first.run.source != "raw" else []
     common = {
         **sidecar,
         "ConfigurationHash": content,
@@ -296,7 +292,7 @@ def responses(
         "Methods": methods_text(tasks),
         "StimuliSeenOnce": once,
         "Omitted": [*warned, *joint.left_out, *_seen_once(once, len(averaged.patterns))],
-        "References": ["bids", "bids-apps", "pybids", "nibabel", "nilearn", "numpy", *cited],
+        "References": ["bids", "bids-apps", "pybids", "nibabel", "nilearn", "numpy", *_cited(tasks, averaged)],
     }
     written = _write(first, averaged, joint, common)
     designs = [os.path.relpath(design_of(task), quality.parent) for task in tasks]
@@ -306,6 +302,26 @@ def responses(
     written += [design_of(task) for task in tasks]
     out.write_receipt("condition", written, common, **entities)
     return averaged.patterns, averaged.reliability.astype(np.float32), content
+
+
+def _cited(tasks: Sequence[Task], averaged: Averaged) -> list[str]:
+    """Works on what was done to the series; a user's own estimator is cited by the user."""
+    estimation = tasks[0].estimation
+    with_motion = any(task.run.confounds is not None for task in tasks)
+    # A strategy's number of components is no matter here: acompcor-10 is CompCor.
+    named = {f"{name}-" for name in estimation.confounds} if with_motion else set()
+    used = {
+        **dict.fromkeys(("glmdenoise", "fracridge"), estimation.response == "glmsingle"),
+        "ar1": estimation.noise == "ar1",
+        "fmriprep": tasks[0].run.source != "raw",
+        "motion": with_motion,
+        "motion-24": "motion-24-" in named,
+        "compcor": any(name.lstrip("at").startswith("compcor-") for name in named),
+        "ica-aroma": "ica_aroma-" in named,
+        "ncsnr": averaged.ncsnr is not None and bool(np.isfinite(averaged.ncsnr).any()),
+    }
+    own = [estimation.response] if estimation.response in ESTIMATORS else []
+    return [*own, *(key for key, yes in used.items() if yes)]
 
 
 def _seen_once(once: int, n_stimuli: int) -> list[str]:

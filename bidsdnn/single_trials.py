@@ -13,10 +13,10 @@ import pandas as pd
 
 from bidsdnn.bids.files import digest, sidecar_path
 from bidsdnn.bids.runs import RECORDING, SPACE
-from bidsdnn.design import FEWEST_RECORDED, Design, collinear_trials, why_dropped
+from bidsdnn.design import FEWEST_RECORDED, Design, collinear_trials, response_model, why_dropped
 from bidsdnn.errors import DataError
 from bidsdnn.lookup import resolve
-from bidsdnn.methods.responses import HRFS, RESPONSES
+from bidsdnn.methods.responses import RESPONSES
 from bidsdnn.recordings import Estimation as Estimation
 from bidsdnn.recordings import Recording, load_run
 from bidsdnn.recordings import Task as Task
@@ -61,8 +61,7 @@ def call(
     **more: Any,
 ) -> Any:  # fmt: skip
     """Call an estimator with those of the program's parameters that it takes, and the user's."""
-    # Where each voxel has its own response of the library, the canonical one is for what all voxels share.
-    hrf = resolve(estimation.hrf, {"library": "spm", **{name: name for name in HRFS}})
+    hrf = response_model(estimation.hrf)
     supplied = {
         "frame_times": frame_times, "nuisance": nuisance, "hrf": hrf, "noise": estimation.noise, "device": device,
         **more,

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.bids.files import read_json, read_table, sidecar_path
+from bidsdnn.design import canonical
 from bidsdnn.methods.responses import residuals, standardized
 from bidsdnn.patterns import Group, Patterns
-from bidsdnn.recordings import canonical, load_run
+from bidsdnn.recordings import load_run
 from bidsdnn.single_trials import Task, betas_path, desc_of, trials_of, trials_shown
 
 

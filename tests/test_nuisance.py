@@ -115,5 +115,8 @@ def test_events_that_are_not_scored_are_modelled_by_kind():
     catch, _ = compute_regressor(np.array([[30.0, 50.0], [2.0, 1.0], [1.0, 1.0]]), "spm", FRAMES)
     assert found.columns.tolist() == ["event_blank", "event_catch"]
     np.testing.assert_allclose(found["event_catch"], catch[:, 0], atol=1e-10)
+    with_derivative = nuisance_events(events, frame_times=FRAMES, hrf="spm + derivative")
+    both, _ = compute_regressor(np.array([[30.0, 50.0], [2.0, 1.0], [1.0, 1.0]]), "spm + derivative", FRAMES)
+    np.testing.assert_allclose(with_derivative[["event_catch", "event_catch_derivative"]], both, atol=1e-10)
     assert nuisance_events(events[:1], frame_times=FRAMES, hrf="spm").shape == (100, 0)
     assert nuisance_events(events.drop(columns="trial_type"), frame_times=FRAMES, hrf="spm").shape == (100, 1)

@@ -16,6 +16,7 @@ from bidsdnn.errors import DataError
 from bidsdnn.methods.responses import condition, high_pass, trial_regressors
 from bidsdnn.parallel import serial
 from bidsdnn.recordings import Estimation, Task
+from bidsdnn.report.methods import REFERENCES
 from bidsdnn.responses import ESTIMATORS, average_runs, responses
 from bidsdnn.single_trials import betas_path, trials_of
 from bidsdnn.spaces import Volume, write_nifti
@@ -167,6 +168,16 @@ def test_methods_say_what_was_done(planted):
     assert "autoregressive" in text
 
 
+@pytest.mark.parametrize("response", ["lss", "lsa", "fir", "window", "condition"])
+def test_what_was_used_is_cited_and_nothing_else(planted, response):
+    found(asked(planted, response=response, noise="ols" if response == "window" else "ar1"))
+    folder = planted.tasks[0].derivatives.root / "sub-01/func"
+    keys = read_json(folder / "sub-01_task-t_desc-quality_results.json")["References"]
+    assert response in keys and ("ar1" in keys) == (response != "window")
+    assert ("ncsnr" in keys) == (response != "condition")
+    assert set(keys) <= set(REFERENCES) and not {"compcor", "motion-24", "ica-aroma", "fracridge"} & set(keys)
+
+
 def test_a_run_whose_trials_are_all_outside_is_named(planted):
     tasks = asked(planted, response="condition")
     tasks[1].events["onset"] += 270.0
@@ -192,7 +203,7 @@ def test_glmsingle_writes_what_it_chose_and_says_what_it_left_out(planted):
     assert ((fraction > 0) & (fraction <= 1)).all()
     text = read_json(folder / "sub-01_task-t_desc-quality_results.json")
     assert "response shape, noise components and ridge chosen" in text["Methods"]
-    assert "glmsingle" in text["References"]
+    assert {"glmsingle", "glmdenoise", "fracridge", "ncsnr"} <= set(text["References"])
     once = asked(planted, response="glmsingle")
     for number, task in enumerate(once):
         task.events["stimulus_id"] = [f"r{number}-{name}-{i}" for i, name in enumerate(task.events["stimulus_id"])]

@@ -118,7 +118,9 @@ def _design(path: Path, run: str, stem: str) -> Panel:
         axes.set_xticklabels([f"{trials} trials", f"{len(names) - trials} others"], color=INK)
 
     alt = f"Design matrix of {run}: {trials} trials and {len(names) - trials} other regressors over {len(x)} volumes."
-    return draw(f"{stem}_{run}_design", (320, 260), paint, alt=alt, label=run)
+    # What the run's name shares with the others' is in the stem already.
+    own = "_".join(part for part in run.split("_") if part not in stem.split("_"))
+    return draw("_".join(filter(None, (stem, own, "design"))), (320, 260), paint, alt=alt, label=run)
 
 
 def _dropped(entry: Entry) -> list[Block]:

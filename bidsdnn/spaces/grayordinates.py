@@ -17,6 +17,7 @@ from bidsdnn.errors import DataError
 from bidsdnn.spaces.atlases import cifti_regions, codes_on_grid, named_regions, region_names, surface_regions
 from bidsdnn.spaces.cifti import CORTICES, columns_in, is_cifti, open_cifti, read_cifti, write_cifti
 from bidsdnn.spaces.gifti import label_colour
+from bidsdnn.spaces.images import check_common
 from bidsdnn.spaces.mesh import REMEDY, Mesh, check_extent, check_fwhm
 from bidsdnn.spaces.volume import Volume
 
@@ -108,8 +109,7 @@ class Cifti:
         inside = np.ones(space.size, dtype=bool)
         for path in paths:
             inside &= np.nan_to_num(space.read(path)[0]) != 0
-        if not inside.any():
-            raise DataError(f"{paths[0]}: no vertex lies in the masks of all {len(paths)} runs; leave out a run")
+            check_common(inside, path, paths[0], what="vertex")
         return cls(space.points[inside], meshes)
 
     def files(self, path: Path) -> tuple[Path, ...]:

@@ -118,6 +118,33 @@ def image_data(image: Any, path: Path) -> np.ndarray:
         ) from error
 
 
+def check_common(inside: np.ndarray, path: Path, first: Path, *, what: str) -> None:
+    """Check that masks have a point in common.
+
+    Parameters
+    ----------
+    inside : ndarray of bool
+        What lies in all masks so far.
+    path, first : Path
+        The mask that came last, and the first one.
+    what : str
+        A point's name.
+
+    Raises
+    ------
+    DataError
+        Naming the mask that left nothing.
+    """
+    if inside.any():
+        return
+    if path == first:
+        raise DataError(f"{path}: no {what} lies in this mask; mend it or leave out its run")
+    raise DataError(
+        f"{path}: no {what} lies in this mask and in those of the runs before it, the first being {first.name}; "
+        "mend it or leave out its run"
+    )
+
+
 def one_line(error: BaseException) -> str:
     """First line of an error's text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -15,7 +15,7 @@ from scipy.sparse import block_diag, csr_array
 from bidsdnn.errors import DataError
 from bidsdnn.spaces.atlases import surface_regions
 from bidsdnn.spaces.gifti import STRUCTURES, both, hemispheres, read_label_table, read_maps, write_labels, write_maps
-from bidsdnn.spaces.images import write_mgh
+from bidsdnn.spaces.images import check_common, write_mgh
 from bidsdnn.spaces.mesh import REMEDY, Mesh, check_extent, check_fwhm
 
 MGH = (".mgh", ".mgz")
@@ -125,12 +125,8 @@ class Surface:
                         f"{file}: {mask.size} vertices, {files[0]} has {whole.size}; give masks of one density"
                     )
                 whole &= mask
-            if not whole.any():
-                raise DataError(
-                    f"{files[0]}: no vertex lies in the masks of all {len(files)} runs; leave out a run"
-                    if len(files) > 1
-                    else f"{files[0]}: no vertex lies in the mask; give another mask"
-                )
+                check_common(whole, file, files[0], what="vertex")
+            check_common(whole, files[0], files[0], what="vertex")
             inside.append(whole)
         return cls((inside[0], inside[1]), meshes, nested="fsaverage" in paths[0].name)
 

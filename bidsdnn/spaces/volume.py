@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from bidsdnn.errors import DataError
 from bidsdnn.spaces.atlases import codes_on_grid, grid_difference, named_regions, region_names
-from bidsdnn.spaces.images import image_data, load_image, write_nifti
+from bidsdnn.spaces.images import check_common, image_data, load_image, write_nifti
 from bidsdnn.spaces.mesh import FWHM_PER_SIGMA, SLACK, by_pattern, check_extent, check_fwhm
 
 # Centres whose neighbours are looked up in one go.
@@ -115,8 +115,8 @@ class Volume:
                     "ask for one resolution with --space SPACE:res-X"
                 )
             mask &= _mask(image, path)
-        if not mask.any():
-            raise DataError(f"{paths[0]}: no voxel lies in the masks of all {len(paths)} runs; leave out a run")
+            check_common(mask, path, paths[0], what="voxel")
+        check_common(mask, paths[0], paths[0], what="voxel")
         return cls(mask, np.asarray(first.affine))
 
     def grid_difference(self, image: Any) -> float:

@@ -7,17 +7,14 @@ from nilearn.glm.first_level import make_first_level_design_matrix, run_glm
 from sklearn.covariance import ledoit_wolf
 
 from bidsdnn.methods.responses import (
-    RESPONSES,
     fir_courses,
     high_pass,
     percent_signal_change,
-    reasons,
     residual_covariance,
     residuals,
     standardized,
     timeseries,
     trial_regressors,
-    variance_inflation,
 )
 
 TR = 2.0
@@ -61,46 +58,6 @@ def test_planted_courses_come_back():
     bold = bold[:120] + 10 * NUISANCE[:, :4]
     _, courses = fir_courses(bold, events, **MODEL)
     np.testing.assert_allclose(courses, planted, atol=1e-3)
-
-
-def test_reasons_name_the_trials_that_cannot_be_told_apart():
-    more = pd.DataFrame({"onset": [EVENTS.onset[4], EVENTS.onset[4], 500.0], "duration": [1.0, 1.0, 1.0]})
-    events = pd.concat([EVENTS, more], ignore_index=True)
-    nuisance = np.column_stack([NUISANCE, trial_regressors([EVENTS.onset[9]], [1.0], frame_times=FRAMES)])
-    given = {"frame_times": FRAMES, "nuisance": nuisance}
-    said = reasons(events, response="lsa", **given)
-    expected = [""] * len(events)
-    expected[4], expected[18] = "collinear with trials 18, 19", "collinear with trials 4, 19"
-    expected[19] = "collinear with trials 4, 18"
-    expected[9], expected[20] = "collinear with the nuisance regressors", "its response was not recorded"
-    assert said == expected
-    betas = RESPONSES["lsa"](a_series(), events, **given)
-    assert np.isnan(betas).all(axis=1).tolist() == [bool(text) for text in said]
-
-
-def test_reasons_of_lss():
-    two = pd.DataFrame({"onset": [20.0, 20.0], "duration": [1.0, 1.0]})
-    assert reasons(two, **MODEL) == ["collinear with the other trials"] * 2
-    assert reasons(EVENTS, **MODEL) == [""] * 18
-    many = pd.DataFrame({"onset": [20.0] * 9, "duration": 1.0})
-    assert reasons(many, response="lsa", **MODEL)[0] == "collinear with trials 1, 2, 3, 4, 5 and 3 more"
-    with pytest.raises(ValueError, match="response: expected one of"):
-        reasons(EVENTS, response="window", **MODEL)
-
-
-@pytest.mark.parametrize("response", ["lss", "lsa"])
-def test_variance_inflation_is_that_of_a_regression_on_the_rest_of_the_model(response):
-    close = EVENTS.assign(onset=EVENTS.onset.where(EVENTS.index != 7, EVENTS.onset[6] + 2))
-    x = trial_regressors(close.onset, close.duration, frame_times=FRAMES)
-    found = variance_inflation(close, response=response, **MODEL)
-    for trial in (0, 6, 7, 12):
-        rest = np.delete(x, trial, axis=1)
-        others = np.column_stack([rest if response == "lsa" else rest.sum(axis=1), NUISANCE])
-        left = x[:, trial] - others @ np.linalg.lstsq(others, x[:, trial], rcond=None)[0]
-        r2 = 1 - (left**2).sum() / ((x[:, trial] - x[:, trial].mean()) ** 2).sum()
-        np.testing.assert_allclose(found[trial], 1 / (1 - r2), rtol=1e-8)
-    assert (found >= 1).all()
-    assert response == "lss" or found[6] > 1.5 * found[12]
 
 
 def test_residuals_are_those_of_nilearns_model():

@@ -157,7 +157,7 @@ def test_masks_are_written_and_intersected(surface, tmp_path):
     flipped = Surface(tuple(~inside for inside in surface.inside))
     flipped.write_mask(tmp_path / "hemi-L_desc-other_mask.label.gii")
     assert flipped.identity != surface.identity
-    with pytest.raises(DataError, match="no vertex lies in the masks of all 2 runs"):
+    with pytest.raises(DataError, match=r"desc-other_mask.label.gii: no vertex .* the first being hemi-L_desc-cortex"):
         Surface.from_masks([path, tmp_path / "hemi-L_desc-other_mask.label.gii"])
     larger = Surface((np.ones(41, dtype=bool), np.ones(50, dtype=bool)))
     larger.write_mask(tmp_path / "hemi-L_desc-large_mask.label.gii")

@@ -8,7 +8,6 @@ from typing import Any
 from bidsdnn.methods.responses.conditions import condition
 from bidsdnn.methods.responses.courses import fir_courses
 from bidsdnn.methods.responses.design import high_pass
-from bidsdnn.methods.responses.diagnosis import reasons, variance_inflation
 from bidsdnn.methods.responses.glmsingle import glmsingle
 from bidsdnn.methods.responses.hrf import HRFS, event_regressors, impulses, trial_basis, trial_regressors
 from bidsdnn.methods.responses.noise_model import NOISES, ar1_coefficients
@@ -40,13 +39,11 @@ __all__ = [
     "lsa",
     "lss",
     "percent_signal_change",
-    "reasons",
     "residual_covariance",
     "residuals",
     "standardized",
     "timeseries",
     "trial_basis",
     "trial_regressors",
-    "variance_inflation",
     "window",
 ]
