@@ -26,7 +26,7 @@ from bidsdnn.study import Study, all_stimuli, extract_stimuli
 
 logger = logging.getLogger(__name__)
 
-OF_BRAINS = ("folds", "noise", "shrinkage", "by")
+OF_BRAINS = ("folds", "noise", "shrinkage", "store_covariance", "by")
 """Parameters of RSA that say how brains are measured."""
 
 

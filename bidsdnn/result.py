@@ -77,6 +77,8 @@ class Result:
         By atlas: the stimuli, and the condensed RDM of each region.
     matrices : tuple of Matrices
         Others, as the RDMs of each run.
+    covariances : mapping of str to mapping of str to (ndarray, ndarray)
+        By atlas and region: columns of the space, and the covariance of their noise, or their variances alone.
     sidecar : mapping
         What a reader needs to know to trust the numbers: methods, number of stimuli, folds, permutations.
     """
@@ -86,4 +88,5 @@ class Result:
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     arrays: Mapping[str, tuple[Sequence[str], Mapping[str, np.ndarray]]] = field(default_factory=dict)
     matrices: tuple[Matrices, ...] = ()
+    covariances: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
     sidecar: Mapping[str, Any] = field(default_factory=dict)

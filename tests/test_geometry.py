@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
+from bidsdnn.bids.arrays import write_covariances
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.geometry import check, column_models, rsa, similarity
 from bidsdnn.geometry.similarities import placed
@@ -101,6 +103,33 @@ def test_noise_from_residuals(planted):
     assert len(asked) == 1 and "residuals of a model" in result.sidecar["Methods"]
     with pytest.raises(DataError, match="there are no series here"):
         rsa(x, y, trials=trials, **own, **OPTIONS)
+
+
+@pytest.mark.parametrize("shrinkage", ["diagonal", "full"])
+def test_the_noises_covariance_can_be_had(planted, tmp_path, shrinkage):
+    x, y, trials = planted
+    y.values[:, 1] = np.nan
+    values = trials.values.astype(float)
+    values[3, 1] = np.nan
+    trials = Patterns(trials.items, (Group("brain", values),))
+    noise = np.random.default_rng(9).standard_normal((200, VOXELS))
+    own = {"metric": "crossnobis", "shrinkage": shrinkage, "noise": "residuals", "store_covariance": True}
+    result = rsa(x, y, trials=trials, residuals=lambda columns: (noise[:, columns], 150), **own, **OPTIONS)
+    columns, covariance = result.covariances["a"]["half"]
+    assert columns.tolist() == [0, 2, 3, 4, 5]
+    expected = np.cov(noise[:, columns], rowvar=False) * 199 / 150
+    np.testing.assert_allclose(covariance, expected if shrinkage == "full" else np.diag(expected), rtol=1e-10)
+    # It is the one that the distances were made with.
+    precision = np.linalg.inv(covariance) if shrinkage == "full" else 1 / covariance
+    stimulus, run = coded(trials)
+    rdm = crossnobis_trials(values[:, columns], stimulus, run, n_stimuli=N, precision=precision)
+    np.testing.assert_allclose(result.arrays["a"][1]["half"], rdm, rtol=1e-6, atol=1e-9)
+    write_covariances(tmp_path / "c.h5", result.covariances["a"])
+    with h5py.File(tmp_path / "c.h5") as file:
+        assert file["covariance1"].attrs["name"] == "half"
+        np.testing.assert_array_equal(file["covariance1"], covariance)
+        np.testing.assert_array_equal(file["column1"], columns)
+    assert not rsa(x, y, trials=trials, metric="crossnobis", **OPTIONS).covariances
 
 
 def test_crossnobis_over_sessions_and_stimuli_of_one_fold(planted):
@@ -239,6 +268,7 @@ def test_weighted_and_partial_rows(planted):
         ({"by": "run", "metric": "crossnobis"}, "which it leaves none of"),
         ({"by": "session", "folds": "session", "metric": "crossnobis"}, "which it leaves none of"),
         ({"control": ["pixels"], "comparisons": ["cosine"]}, "partial RSA needs --rdm-comparison"),
+        ({"store_covariance": True}, "correlation uses no covariance of the noise; choose --rdm-metric crossnobis"),
         ({"metric": "x"}, "'x' is not known"),
         ({"comparisons": ["x"]}, "'x' is not known"),
         ({"iterate": "row"}, "--iterate row: choose one of channel, position"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+import h5py
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from tests.conftest import ATLAS
 TOML = """
 [parameters.rsa]
 shrinkage = "shrunk"
+store_covariance = true
 weighted = true
 control = ["pixels", "size"]
 """
@@ -59,6 +62,21 @@ def test_crossnobis_of_runs_finds_the_planted_layers(output):
     assert keys["Controls"] == ["pixels", "size"] and "cross-validated over runs" in keys["Methods"]
     assert {"crossnobis", "weighted-rsa", "partial-permutation"} <= set(keys["References"])
     assert read_json(sidecar_path(one(out, "sub-01/func/*_stat-crossnobis_relmat.h5")))["NonNegative"] is False
+
+
+def test_the_noises_covariance_is_written_and_its_columns_are_voxels_of_the_mask(output):
+    out, _, _ = output
+    path = one(out, "sub-01/func/*_atlas-planted_stat-covariance_desc-noise_relmat.h5")
+    codes = np.asarray(nib.load(one(out, "sub-01/func/*_atlas-planted_dseg.nii.gz")).dataobj)
+    mask = np.asarray(nib.load(one(out, "sub-01/func/*_desc-brain_mask.nii.gz")).dataobj) > 0
+    names = read_table(one(out, "sub-01/func/*_atlas-planted_dseg.tsv")).set_index("index")["name"]
+    with h5py.File(path) as file:
+        assert {file[f"covariance{k}"].attrs["name"] for k in range(len(names))} == set(names)
+        for k in range(len(names)):
+            covariance, columns = file[f"covariance{k}"][:], file[f"column{k}"][:]
+            assert set(names[codes[mask][columns]]) == {file[f"covariance{k}"].attrs["name"]}
+            assert covariance.shape == (len(columns), len(columns)) and np.linalg.eigvalsh(covariance).min() > 0
+    assert read_json(sidecar_path(path))["RelationshipMeasure"] == "covariance"
 
 
 def test_noise_from_residuals_finds_the_planted_layers_too(output, tmp_path):

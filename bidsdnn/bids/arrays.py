@@ -170,3 +170,18 @@ def write_rdms(path: Path, rdms: Mapping[str, np.ndarray], ids: Sequence[str]) -
             # A region's name may hold a slash, which HDF5 takes for a folder: number the rows, name them beside.
             data = file.create_dataset(f"rdm{position}", data=np.asarray(rdm, dtype=np.float64))
             data.attrs["name"] = name
+
+
+def write_covariances(path: Path, regions: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write the covariance of each region's noise, or the variances alone, beside the columns that it is of.
+
+    Parameters
+    ----------
+    path : Path
+    regions : mapping of str to (ndarray of int, shape (p,), ndarray, shape (p, p) or (p,))
+    """
+    with atomic(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+        for position, (name, (columns, covariance)) in enumerate(regions.items()):
+            data = file.create_dataset(f"covariance{position}", data=np.asarray(covariance, dtype=np.float64))
+            data.attrs["name"] = name
+            file.create_dataset(f"column{position}", data=columns)

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from bidsdnn import __version__
 from bidsdnn.bids import names
-from bidsdnn.bids.arrays import read_rdms, write_rdms
+from bidsdnn.bids.arrays import read_rdms, write_covariances, write_rdms
 from bidsdnn.bids.atlases import atlas_entities
 from bidsdnn.bids.files import read_json, sidecar_path, together, write_json, write_text, write_tsv
 from bidsdnn.errors import OutputError
@@ -45,6 +45,7 @@ DESCRIPTIONS = {
     "desc-rdmreliability": "Agreement between the geometries of a brain region in several runs or sessions",
     "desc-byrun": "Dissimilarity of stimuli in each run",
     "desc-bysession": "Dissimilarity of stimuli in each session",
+    "desc-noise": "Covariance of the noise of a region's voxels, which distances between stimuli were scaled by",
     "desc-similarity": "Similarity between the geometries of layers, columns and brain regions",
     "desc-mds": "Layers, columns and brain regions on a plane, by the similarity of their geometries",
     "desc-peoplemds": "Participants on a plane, by the similarity of the geometries of one brain region",
@@ -55,6 +56,17 @@ DESCRIPTIONS = {
     "desc-volumes": "Motion of each volume, and whether it was fitted",
     "desc-dropped": "Trials without a response, and why",
     "desc-brain": "Voxels that lie in the brain masks of all runs",
+}
+COVARIANCE = {
+    "Description": "Covariance of the noise of each region's voxels, in the units of trials z-scored within runs: "
+    "/covariance<i> (its attribute name is the region; a vector holds variances alone) of the columns /column<i>, "
+    "counted from 0 over the voxels or vertices of the brain mask as they lie in its file, C order",
+    "RelationshipMeasure": "covariance",
+    "Weighted": True,
+    "Directed": False,
+    "ValidDiagonal": True,
+    "StorageFormat": "Full",
+    "NonNegative": False,
 }
 README = """# bidsdnn derivatives
 
@@ -275,6 +287,11 @@ class Derivatives:
                 "relmat", ".h5", **entities, **atlas_entities(one.atlas), model=one.network, stat=stat, desc=one.desc
             )
             written.append(self.write_rdms(path, one.values, one.ids, {**common, **one.sidecar}))
+        for atlas, regions in result.covariances.items():
+            path = self.path("relmat", ".h5", **entities, **atlas_entities(atlas), stat="covariance", desc="noise")
+            write_covariances(path, regions)
+            write_json(sidecar_path(path), {**common, **COVARIANCE})
+            written.append(path)
         self.write_receipt(name, written, common, **entities)
 
     def write_atlas(
@@ -353,7 +370,7 @@ class Derivatives:
             keys = ("suffix", "extension", "datatype")
             entities = {key: value for key, value in parsed.items() if key not in keys}
             sidecar = read_json(sidecar_path(path))
-            if parsed["suffix"] == "relmat" and arrays:
+            if parsed["suffix"] == "relmat" and arrays and parsed.get("stat") != "covariance":
                 ids, rdms = read_rdms(path)
                 sidecar |= {"_items": ids, "_arrays": rdms}
             found.append((path, entities, parsed["suffix"], sidecar))

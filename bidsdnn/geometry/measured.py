@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.lookup import closest
 from bidsdnn.methods.crossnobis import crossnobis_trials
-from bidsdnn.methods.noise import SHRINKAGE, noise_precision, trial_scatter
+from bidsdnn.methods.noise import SHRINKAGE, noise_covariance, noise_precision, trial_scatter
 from bidsdnn.methods.rdm import DISSIMILARITIES, USES_FOLDS, USES_PRECISION
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.patterns import Patterns
@@ -108,12 +108,15 @@ class Measured:
         Usable voxels.
     notes : sequence of str
         What was left out.
+    noise : mapping of str to mapping of str to (ndarray, ndarray)
+        By atlas and region: the usable voxels' columns, and the covariance of their noise; empty unless asked for.
     """
 
     rows: np.ndarray
     rdms: Mapping[str, Mapping[str, np.ndarray]]
     counts: Mapping[str, Mapping[str, int]]
     notes: Sequence[str] = ()
+    noise: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
 
 
 def region_rdms(y: Patterns, table: Table, *, metric: str = "correlation") -> dict[str, np.ndarray]:
@@ -144,8 +147,9 @@ def region_rdms(y: Patterns, table: Table, *, metric: str = "correlation") -> di
 
 
 def measure(
-    y: Patterns, trials: Patterns | None, regions: Regions, how: How, *, residuals: Residuals | None = None
-) -> Measured:
+    y: Patterns, trials: Patterns | None, regions: Regions, how: How, *, residuals: Residuals | None = None,
+    with_noise: bool = False,
+) -> Measured:  # fmt: skip
     """RDMs of all regions, from single trials where the metric needs them.
 
     Parameters
@@ -158,6 +162,8 @@ def measure(
     how : How
     residuals : callable, optional
         Gives those of some voxels.
+    with_noise : bool
+        Whether the noise's covariance is returned too.
 
     Returns
     -------
@@ -186,7 +192,8 @@ def measure(
             notes = [f"RSA leaves out {len(y) - len(rows)} of {len(y)} stimuli that one {how.folds} alone showed."]
             logger.warning("%s", notes[0])
     rdms = {atlas: {name: noisy.rdm(columns, rows) for name, columns in t.items()} for atlas, t in regions.items()}
-    return Measured(rows, rdms, _counts(regions, noisy.usable), notes)
+    noise = {atlas: noisy.covariances(table) for atlas, table in regions.items()} if with_noise else {}
+    return Measured(rows, rdms, _counts(regions, noisy.usable), notes, noise)
 
 
 def _counts(regions: Regions, usable: np.ndarray) -> dict[str, dict[str, int]]:
@@ -296,12 +303,25 @@ class Noisy:
                     f"{self.how.metric}: a region of {inside.sum()} voxels has too large a noise covariance; give "
                     '--atlas with smaller regions, or [parameters.rsa] shrinkage = "diagonal" in the TOML file'
                 )
-            try:
-                if self.residuals is None:
-                    deviations, dof = trial_scatter(self.values[:, inside], self.stimulus)
-                else:
-                    deviations, dof = self.residuals[0][:, inside], self.residuals[1]
-                self.precisions[key] = noise_precision(deviations, method=self.how.shrinkage, dof=dof)
-            except ValueError as error:
-                raise DataError(f"{self.how.metric}: {error}") from error
+            self.precisions[key] = self._noise(noise_precision, inside)
         return self.precisions[key]
+
+    def covariances(self, table: Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Covariance of the noise in each region that has an RDM, with the voxels' columns."""
+        found = {}
+        for name, columns in table.items():
+            inside = (columns & self.usable)[self.columns]
+            if inside.sum() > 1:
+                found[name] = (np.flatnonzero(columns & self.usable), self._noise(noise_covariance, inside))
+        return found
+
+    def _noise(self, estimate: Callable[..., np.ndarray], inside: np.ndarray) -> np.ndarray:
+        """The covariance of the noise or its inverse, from what was chosen as its source."""
+        try:
+            if self.residuals is None:
+                deviations, dof = trial_scatter(self.values[:, inside], self.stimulus)
+            else:
+                deviations, dof = self.residuals[0][:, inside], self.residuals[1]
+            return estimate(deviations, method=self.how.shrinkage, dof=dof)
+        except ValueError as error:
+            raise DataError(f"{self.how.metric}: {error}") from error

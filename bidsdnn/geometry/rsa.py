@@ -49,6 +49,11 @@ def check(metric: str, comparisons: Sequence[str], iterate: str | None, paramete
     metric_of_layers(parameters.get("layer_metric", ""), metric)
     check_by(parameters.get("by", ""), how)
     check_controls(parameters.get("control", ()), comparisons)
+    if parameters.get("store_covariance") and not how.from_trials:
+        raise ConfigError(
+            f"parameters.rsa.store_covariance: {metric} uses no covariance of the noise; choose --rdm-metric crossnobis "
+            "or mahalanobis"
+        )
     return how
 
 
@@ -70,6 +75,7 @@ def rsa(
     folds: str = "run",
     noise: str = "trials",
     shrinkage: str = "diagonal",
+    store_covariance: bool = False,
     by: str = "",
     layer_metric: str = "",
     categorical: Sequence[str] = (),
@@ -108,6 +114,8 @@ def rsa(
         What crossnobis is cross-validated over: ``run`` or ``session``.
     noise, shrinkage : str
         Of `How`.
+    store_covariance : bool
+        Whether the covariance of each region's noise is written, for those who compute crossnobis elsewhere.
     by : str
         ``run`` or ``session``: RDMs of each are written, and how well they agree.
     layer_metric : str
@@ -133,11 +141,11 @@ def rsa(
     """
     how = check(metric, comparisons, iterate, {
         "folds": folds, "noise": noise, "shrinkage": shrinkage, "by": by, "layer_metric": layer_metric,
-        "control": control,
+        "control": control, "store_covariance": store_covariance,
     })  # fmt: skip
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli make no RDM to compare; RSA needs {FEWEST_STIMULI} or more")
-    brains = measure(y, trials, regions, how, residuals=residuals)
+    brains = measure(y, trials, regions, how, residuals=residuals, with_noise=store_covariance)
     result = compare(
         x if x is None or len(brains.rows) == len(x) else x.take(brains.rows),
         [y.ids[row] for row in brains.rows], brains.rdms, counts=brains.counts, permutations=permutations, seed=seed,
@@ -149,7 +157,9 @@ def rsa(
         table, splits = split_rdms(y, trials, regions, how, by=by, comparisons=comparisons, residuals=residuals)
         tables["rdmreliability"], matrices = table, (*matrices, *splits)
     sidecar = {**result.sidecar, **({"Notes": brains.notes} if brains.notes else {})}
-    return Result("rsa", tables=tables, arrays=result.arrays, matrices=matrices, sidecar=sidecar)
+    return Result(
+        "rsa", tables=tables, arrays=result.arrays, matrices=matrices, covariances=brains.noise, sidecar=sidecar
+    )
 
 
 def compare(

@@ -48,8 +48,8 @@ def trial_scatter(values: ArrayLike, stimulus: ArrayLike) -> tuple[Float, int]:
     return (table - sums[code] / count[code, None])[repeated], int(repeated.sum() - (count > 1).sum())
 
 
-def noise_precision(residuals: ArrayLike, *, method: str = "diagonal", dof: int | None = None) -> Float:
-    """The inverse of the noise covariance of channels, from residuals of the responses or scatter of the trials.
+def noise_covariance(residuals: ArrayLike, *, method: str = "diagonal", dof: int | None = None) -> Float:
+    """The noise covariance of channels, from residuals of the responses or scatter of the trials.
 
     Covariances are about the mean of each channel, as in rsatoolbox (its "diag", "shrinkage_eye" and "full").
 
@@ -59,8 +59,7 @@ def noise_precision(residuals: ArrayLike, *, method: str = "diagonal", dof: int 
         A time point or trial in each row, a channel in each column.
     method : str
         "diagonal": variances alone. "shrunk": towards a multiple of the identity, by as much as Ledoit &
-        Wolf (2004), Journal of Multivariate Analysis 88, 365-411, estimate. "full": as measured, which needs
-        more rows than channels.
+        Wolf (2004), Journal of Multivariate Analysis 88, 365-411, estimate. "full": as measured.
     dof : int, optional
         Degrees of freedom of the residuals; t - 1 if absent.
 
@@ -72,14 +71,16 @@ def noise_precision(residuals: ArrayLike, *, method: str = "diagonal", dof: int 
     ------
     ValueError
         If the method is unknown, the table is not two-dimensional, has fewer than two rows, holds a value that
-        is not finite or a constant channel, or its full covariance has no inverse.
+        is not finite or a constant channel.
     """
     table = np.asarray(residuals, dtype=np.float64)
     if table.ndim != 2 or len(table) < 2:
         raise ValueError(f"residuals: expected shape (t, p) with t of at least 2, got {table.shape}")
     if not np.isfinite(table).all():
         raise ValueError("residuals: expected finite numbers, got NaN or infinity")
-    t, p = table.shape
+    if method not in SHRINKAGE:
+        raise ValueError(f"method: expected diagonal, shrunk or full, got {method!r}")
+    t = len(table)
     dof = t - 1 if dof is None else dof
     if dof < 1:
         raise ValueError(f"dof: expected at least 1, got {dof}")
@@ -88,19 +89,40 @@ def noise_precision(residuals: ArrayLike, *, method: str = "diagonal", dof: int 
     if (variance == 0).any():
         raise ValueError(f"residuals: channel {int(np.argmin(variance))} is constant, its noise has no inverse")
     if method == "diagonal":
-        return np.asarray(1 / variance)
+        return np.asarray(variance)
     if method == "shrunk":
         from sklearn.covariance import ledoit_wolf
 
-        covariance = ledoit_wolf(table, assume_centered=True)[0] * t / dof
-        return np.asarray(np.linalg.inv(covariance))
-    if method != "full":
-        raise ValueError(f"method: expected diagonal, shrunk or full, got {method!r}")
-    if dof < p:
+        return np.asarray(ledoit_wolf(table, assume_centered=True)[0] * t / dof)
+    return np.asarray(table.T @ table / dof)
+
+
+def noise_precision(residuals: ArrayLike, *, method: str = "diagonal", dof: int | None = None) -> Float:
+    """The inverse of the noise covariance of channels, from residuals of the responses or scatter of the trials.
+
+    Parameters
+    ----------
+    residuals, method, dof
+        As in `noise_covariance`; "full" needs as many degrees of freedom as channels.
+
+    Returns
+    -------
+    array, shape (p,) for "diagonal", else (p, p)
+
+    Raises
+    ------
+    ValueError
+        As `noise_covariance`, and if a full covariance has no inverse.
+    """
+    table = np.asarray(residuals, dtype=np.float64)
+    rank = len(table) - 1 if dof is None else dof
+    if method == "full" and table.ndim == 2 and 1 <= rank < table.shape[1]:
+        p = table.shape[1]
         raise ValueError(
-            f"residuals: a full covariance of {p} channels needs {p} degrees of freedom or more, got {dof}; shrink it"
+            f"residuals: a full covariance of {p} channels needs {p} degrees of freedom or more, got {rank}; shrink it"
         )
-    return np.asarray(np.linalg.inv(table.T @ table / dof))
+    covariance = noise_covariance(table, method=method, dof=dof)
+    return np.asarray(1 / covariance if covariance.ndim == 1 else np.linalg.inv(covariance))
 
 
 def as_precision(precision: ArrayLike, n_channels: int) -> Float:
