@@ -129,9 +129,11 @@ def _maps(
         return
     if not enough(context, paths, omitted, "The map"):
         return
-    comparison = read_json(sidecar_path(next(iter(paths.values())))).get("Comparison")
-    if comparison in FROM_ZERO:
-        omitted.append(f"The {context['desc']} maps hold {comparison}, whose chance level is not 0: no group map.")
+    first = read_json(sidecar_path(next(iter(paths.values()))))
+    if first.get("Comparison") in FROM_ZERO:
+        omitted.append(
+            f"The {context['desc']} maps hold {first['Comparison']}, whose chance level is not 0: no group map."
+        )
         return
     stem = {key: value for key, value in context.items() if key != "space"}
     extension = names.parse(next(iter(paths.values())))["extension"]
@@ -166,6 +168,7 @@ def _maps(
     corrected = sign_flip_familywise(z, permutations=permutations, seed=seed)
     sidecar = sidecar_of(derivatives, paths, permutations=permutations, content=content, methods=summary(group))
     sidecar |= {"VolumeAxis": "layer", "Omitted": omitted}
+    sidecar |= {key: first[key] for key in ("Metric", "Comparison", "NeighborhoodExtent") if key in first}
     kept.pop("hemi", None)
     quality = read_json(derivatives.path("results", ".json", **kept, desc="quality"))
     sidecar |= {key: quality[key] for key in ("Mesh", "InflatedMesh") if key in quality}

@@ -16,6 +16,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_json, sidecar_path
 from bidsdnn.geometry import FEWEST_STIMULI, METRICS
 from bidsdnn.patterns import Group, Patterns
+from bidsdnn.result import WEIGHTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ def read_geometry(
     if gaps:
         omitted.append(f"There are no {what} in {', '.join(gaps)}: a participant's RDM has gaps.")
     brains = {region: rdms for region, rdms in stacked.items() if region not in gaps}
-    rows = result[result["metric"] == metric]
+    # All layers weighted together have an RDM for each participant, region and fold, and none of their own.
+    rows = result[(result["metric"] == metric) & (result["layer"] != WEIGHTED)]
     layers = {network: list(dict.fromkeys(part["layer"])) for network, part in rows.groupby("network", sort=False)}
     models = {}
     for network, wanted in layers.items():

@@ -36,6 +36,7 @@ from bidsdnn.methods.rsa_samples import OVER
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
+from bidsdnn.result import WEIGHTED
 
 MOST_STIMULI = 500
 """A bootstrap ranks every pair in every sample: of more stimuli it takes hours."""
@@ -212,13 +213,21 @@ def _tested(tables: Mapping[str, pd.DataFrame], *, permutations: int, seed: int)
     result, z = scored(tables, "similarity", permutations=permutations, seed=seed)
     result.loc[~_has_null_at_zero(result), ["t", "p"]] = np.nan
     result["p_fwe"] = result["q"] = np.nan
-    for _, rows in result.groupby(["region", "metric", "comparison"], sort=False).indices.items():
+    # All layers weighted together are no further layer: their p stands alone, as in the participants' tables.
+    single = np.flatnonzero(result["layer"] != WEIGHTED)
+    for _, rows in _families(result, single, "region", "metric", "comparison"):
         if result["p"].iloc[rows].notna().any():
             p = sign_flip_familywise(z[:, rows], permutations=permutations, seed=seed)
             result.loc[result.index[rows], "p_fwe"] = p
-    for _, rows in result.groupby(["metric", "comparison"], sort=False).indices.items():
+    for _, rows in _families(result, single, "metric", "comparison"):
         result.loc[result.index[rows], "q"] = fdr(result["p"].iloc[rows])
     return result.assign(**dict.fromkeys(JUDGED, np.nan))
+
+
+def _families(result: pd.DataFrame, among: np.ndarray, *by: str) -> list[tuple[Any, np.ndarray]]:
+    """Positions of the rows that share a family, of some rows."""
+    found = result.iloc[among].groupby(list(by), sort=False).indices
+    return [(key, among[rows]) for key, rows in found.items()]
 
 
 def _judge(

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+COLUMN = "column"
+"""What stands for a network where a column of a table is the model: behaviour, categories."""
+WEIGHTED = "weighted"
+"""What stands for a layer where all of a network's are weighted together."""
+
 
 @dataclass(frozen=True, eq=False)
 class Map:

@@ -117,6 +117,20 @@ def test_one_family_of_all_networks(study):
     assert mine["p"].iloc[0] < 0.05 and mine["difference"].iloc[0] > 0
 
 
+def test_all_layers_weighted_together_belong_to_no_family(study):
+    without, _, _ = study.run()
+    for label in study.people:
+        path = study.out.path("results", ".tsv", sub=label, task="t", atlas="x", model="one", desc="rsa")
+        rows = read_table(path)
+        together = rows[rows["layer"] == "a"].assign(layer="weighted", similarity=0.9 - 0.01 * int(label))
+        study.out.write_table(path, pd.concat([rows, together]), {"Layers": ["a", "b", "weighted"]})
+    table, _, omitted = study.run()
+    own = table["layer"] == "weighted"
+    assert own.sum() == 4 and table.loc[own, ["p_fwe", "q"]].isna().all(axis=None) and not omitted
+    assert (table.loc[own & (table["comparison"] == "spearman"), "p"] == 1 / 32).all()
+    pd.testing.assert_frame_equal(table[~own].reset_index(drop=True), without)
+
+
 def test_what_noise_lifts_is_tested_against_neither_zero_nor_the_ceiling(study):
     table, _, _ = study.run()
     cosine, spearman = (table[table["comparison"] == name] for name in ("cosine", "spearman"))

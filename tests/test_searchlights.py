@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import read_table
+from bidsdnn.bids.files import read_json, read_table, sidecar_path
 from bidsdnn.cli import main
 from bidsdnn.demo import write_demo
 from bidsdnn.errors import ConfigError, DataError
@@ -234,6 +234,10 @@ def test_the_group_has_maps_with_familywise_p(lit):
     np.testing.assert_allclose(np.abs(space.read(found["t"])[known]), t, rtol=1e-3)
     table = read_table(next((lit / "group").glob("*desc-searchlight_results.tsv")))
     assert {"n_participants", "t", "p", "q", "similarity"} <= set(table)
+    keys = read_json(sidecar_path(found["mean"]))
+    assert (keys["Comparison"], keys["NeighborhoodExtent"]) == ("spearman", "12 mm")
+    said = (lit / "group.html").read_text()
+    assert "The layer with the highest Spearman’s ρ." in said and "neighbourhoods: 12 mm" in said
 
 
 def test_group_maps_are_refused_where_chance_is_not_zero(lit, demo_dataset, tmp_path):

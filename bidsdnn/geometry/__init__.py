@@ -5,12 +5,11 @@ how similar many are to each other (`similarities`).
 """
 
 from bidsdnn.geometry.measured import FEWEST_STIMULI, Regions, region_rdms
-from bidsdnn.geometry.models import COLUMN, METRICS, PIXELS, Columns, Model, column_models, layer_models
+from bidsdnn.geometry.models import METRICS, PIXELS, Columns, Model, column_models, layer_models
 from bidsdnn.geometry.rsa import check, compare, rsa
 from bidsdnn.geometry.similarities import similarity
 
 __all__ = [
-    "COLUMN",
     "FEWEST_STIMULI",
     "METRICS",
     "PIXELS",

@@ -16,9 +16,8 @@ from bidsdnn.methods.predict import kfold
 from bidsdnn.methods.rsa_models import CORRELATIONS, partial_permutation, weighted_permutation
 from bidsdnn.methods.similarity import familywise, label_permutation
 from bidsdnn.parallel import seed_for
+from bidsdnn.result import WEIGHTED
 
-WEIGHTED = "weighted"
-"""Stands for a layer where all of a network's are weighted together."""
 _HELD_OUT = 6
 """Stimuli of a fold: with 15 pairs a perfect correlation is no chance event."""
 _NULL = 50_000_000

@@ -14,10 +14,9 @@ from bidsdnn.lookup import closest
 from bidsdnn.methods.rdm import DISSIMILARITIES, USES_FOLDS, USES_PRECISION
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.patterns import Group, Patterns
+from bidsdnn.result import COLUMN
 from bidsdnn.stimuli import Stimuli, pixels
 
-COLUMN = "column"
-"""What stands for a network where a column of a table is the model."""
 PIXELS = "pixels"
 # Those others need the noise's covariance or repeats, which layers do not have.
 METRICS = {name: f for name, f in DISSIMILARITIES.items() if name not in USES_FOLDS | USES_PRECISION}

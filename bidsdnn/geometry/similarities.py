@@ -150,7 +150,7 @@ def placed(pairs: pd.DataFrame) -> pd.DataFrame:
         distances = 1 - square[np.ix_(known, known)]
         place = np.full((len(items), 2), np.nan)
         if len(distances) > 1 and np.isfinite(distances).all():
-            place[known] = classical_mds(distances)
+            place[known], _ = classical_mds(distances)
         named = {"kind": [kind for kind, _ in items], "item": [name for _, name in items], "comparison": comparison}
         tables.append(pd.DataFrame({**named, "x": place[:, 0], "y": place[:, 1]}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

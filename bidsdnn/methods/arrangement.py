@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from bidsdnn.methods.similarity import SIMILARITIES
@@ -15,6 +15,8 @@ from bidsdnn.methods.transforms import SIDES
 
 Float = NDArray[np.float64]
 Name = TypeVar("Name", bound=Hashable)
+_OPTIMAL = 300
+"""Ordering the leaves of more items so that neighbours are close takes minutes; their tree's own order stays."""
 
 
 def pairwise_similarity(rdms: ArrayLike, *, comparison: str = "spearman") -> Float:
@@ -74,7 +76,9 @@ def square_of_pairs(first: Sequence[Name], second: Sequence[Name], similarity: A
     return items, square
 
 
-def classical_mds(distances: ArrayLike, *, dimensions: int = 2) -> Float:
+def classical_mds(
+    distances: ArrayLike, *, dimensions: int = 2, squared: bool = False
+) -> tuple[Float, float]:
     """Distances were laid out in a plane by classical multidimensional scaling.
 
     The leading eigenvectors of the double-centred squared distances (Torgerson, 1952, Psychometrika 17, 401-419),
@@ -85,11 +89,16 @@ def classical_mds(distances: ArrayLike, *, dimensions: int = 2) -> Float:
     distances : array-like, shape (n, n)
         Symmetric.
     dimensions : int
+    squared : bool
+        Whether they are squared distances, as 1 - r is that of z-scored patterns up to a factor; those that are
+        cross-validated may be negative.
 
     Returns
     -------
-    array, shape (n, dimensions)
+    places : array, shape (n, dimensions)
         Zero in dimensions that the distances do not have.
+    share : float
+        How much of the positive part of the variance these dimensions hold; NaN if there is none.
 
     Raises
     ------
@@ -99,7 +108,7 @@ def classical_mds(distances: ArrayLike, *, dimensions: int = 2) -> Float:
     d = _square(distances)
     n = len(d)
     centre = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(centre @ (d**2) @ centre / -2)
+    values, vectors = np.linalg.eigh(centre @ (d if squared else d**2) @ centre / -2)
     order = np.argsort(values)[::-1][:dimensions]
     # Eigenvalues that are negative belong to distances that no space has, tiny ones to rounding.
     size = np.sqrt(np.where(values[order] > 1e-12 * np.abs(values).max(initial=0), values[order], 0))
@@ -107,7 +116,8 @@ def classical_mds(distances: ArrayLike, *, dimensions: int = 2) -> Float:
     sign = np.sign(found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])])
     place = np.zeros((n, dimensions))
     place[:, : found.shape[1]] = found * np.where(sign == 0, 1, sign)
-    return place
+    positive = np.clip(values, 0, None)
+    return place, float(positive[order].sum() / positive.sum()) if positive.any() else np.nan
 
 
 def tree(distances: ArrayLike) -> tuple[Float, NDArray[np.intp]]:
@@ -136,8 +146,10 @@ def tree(distances: ArrayLike) -> tuple[Float, NDArray[np.intp]]:
     d = _square(distances)
     if len(d) < 2:
         raise ValueError(f"distances: expected at least 2 items, got {len(d)}")
-    condensed = np.clip(squareform(d, checks=False), 0, None)
-    links = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+    condensed = squareform(d, checks=False)
+    # A cross-validated distance may be negative, which a tree cannot hold; a shift keeps its order.
+    condensed = condensed - min(float(condensed.min()), 0.0)
+    links = linkage(condensed, "average", optimal_ordering=len(d) <= _OPTIMAL)
     return np.asarray(links), np.asarray(leaves_list(links), dtype=np.intp)
 
 

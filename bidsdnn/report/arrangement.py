@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from scipy.stats import rankdata
 
-from bidsdnn.methods.embedding import classical_mds, leaf_order
+from bidsdnn.methods.arrangement import classical_mds, tree
+from bidsdnn.methods.transforms import condensed_to_square
 from bidsdnn.report.blocks import Block, Legend, attempt
 from bidsdnn.report.drawing import INK, LINE, MARKERS, SERIES, Figure, Panel, draw, shorten, slug
 from bidsdnn.report.entries import Entry, pick
@@ -57,7 +58,7 @@ def arrange(entry: Entry) -> Order:
     usable = [rankdata(rdm) for rdm in rdms if np.isfinite(rdm).all()]
     if not items or not usable or len(items) > MOST_ITEMS:
         return Order(items, "in the order of the file")
-    leaves = leaf_order(np.mean(usable, axis=0))
+    _, leaves = tree(condensed_to_square(np.mean(usable, axis=0)))
     categories = _categories(entry, items)
     if len(set(categories)) > 1:
         leaves = np.array(sorted(leaves, key=lambda place: categories[place]))
@@ -135,7 +136,7 @@ def _plane(
     stem: str,
 ) -> Panel:  # fmt: skip
     """One region's stimuli as marks of their category, or as small pictures."""
-    places, share = classical_mds(rdm, squared=metric != "euclidean")
+    places, share = classical_mds(condensed_to_square(rdm), squared=metric != "euclidean")
     names, side = sorted(set(categories)), 620 if pictures else 270
 
     def paint(canvas: Any) -> None:

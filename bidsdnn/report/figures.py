@@ -32,6 +32,7 @@ from bidsdnn.report.drawing import (
 )  # fmt: skip
 from bidsdnn.report.entries import ordered, square
 from bidsdnn.report.findings import ALPHA, decisive, number
+from bidsdnn.result import COLUMN
 
 # Panels beyond these are not looked at; the heat map and the table still hold every region.
 MAX_REGIONS = 12
@@ -258,6 +259,7 @@ def heat_map(table: pd.DataFrame, value: str, *, stem: str, symbol: str, top: fl
         bar.solids.set_edgecolor("face")
 
     network = str(table["network"].iloc[0])
+    network = "behaviour and categories" if network == COLUMN else network
     alt = f"{symbol} of {network} by region and layer. " + " ".join(
         _spoken(region, part, value) for region, part in table.groupby("region", sort=False)
     )

@@ -14,10 +14,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from bidsdnn.report.entries import ordered
+from bidsdnn.result import COLUMN, WEIGHTED
 
 ALPHA = 0.05
 # More sentences than this are not read; the remaining regions are counted, and listed in the table.
 MAX_SENTENCES = 8
+MAX_COLUMNS = 3
 _SYMBOLS = {"spearman": "Spearman’s ρ", "pearson": "Pearson’s r", "kendall": "Kendall’s τ"}
 
 
@@ -101,6 +103,8 @@ def of_ceiling(row: pd.Series, value: str) -> str:
 def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("network", "region")) -> pd.DataFrame:
     """The layer with the highest value, for each network and region or for each region over all networks.
 
+    All layers weighted together are no layer.
+
     Parameters
     ----------
     table : DataFrame
@@ -117,7 +121,7 @@ def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("netw
         (p_fwe or q where the table has it, else p after Holm's correction over the layers of the combination).
     """
     rows = []
-    for _, part in table.groupby(list(by), sort=False):
+    for _, part in table[table["layer"] != WEIGHTED].groupby(list(by), sort=False):
         if not part[value].notna().any():
             continue
         if decisive(part) in ("p_fwe", "q"):
@@ -139,7 +143,7 @@ def findings(
     reliability: dict[str, float] | None = None,
     decidable: bool = True,
 ) -> Sentences:
-    """Say which layer of which network did best in each region.
+    """Say which layer of which network did best in each region, and what columns of tables did.
 
     Parameters
     ----------
@@ -164,7 +168,8 @@ def findings(
     Sentences
         The summary, and at most `MAX_SENTENCES` sentences, regions in their own order.
     """
-    best = best_layers(table, value, by=("region",)).assign(decided=decidable)
+    of_networks, columns = table[table["network"] != COLUMN], table[table["network"] == COLUMN]
+    best = best_layers(columns if of_networks.empty else of_networks, value, by=("region",)).assign(decided=decidable)
     if best.empty:
         return Sentences(Markup("No layer has a score in any region."), ())
     shown = best if len(best) <= MAX_SENTENCES else best.nlargest(MAX_SENTENCES, value).sort_index()
@@ -175,8 +180,13 @@ def findings(
     if len(best) > len(shown):
         rest = count(len(best) - len(shown), "more region")
         items.append(Markup("{} with lower scores: see the table below.").format(rest))
-    each = best_layers(table, value).assign(decided=decidable)
-    return Sentences(_lead(each, value, verb=verb, symbol=symbol), tuple(items))
+    # A column is to a summary what a network is: it is named by itself.
+    named = [of_networks, *(rows.assign(network=name) for name, rows in columns.groupby("layer", sort=False))]
+    leads = [
+        _lead(best_layers(rows, value).assign(decided=decidable), value, verb=verb, symbol=symbol)
+        for rows in named if rows[value].notna().any()
+    ]  # fmt: skip
+    return Sentences(Markup(" ").join(leads[: MAX_COLUMNS + 1]), tuple(items))
 
 
 def _lead(best: pd.DataFrame, value: str, *, verb: str, symbol: str) -> Markup:
@@ -199,6 +209,8 @@ def _lead(best: pd.DataFrame, value: str, *, verb: str, symbol: str) -> Markup:
         else:
             template = "<b>{network}</b> {verb} none of {of} above chance; its best was {score}, in {region}."
         score = ", ".join(filter(None, (equation(symbol, number(top[value])), of_ceiling(top, value))))
+        if top["layer"] == network:
+            template = template.replace(", layer {layer}", "")
         parts.append(
             Markup(template).format(
                 network=network, verb=verb, sure=sure, of=of, score=score, region=top["region"], layer=top["layer"]
@@ -227,11 +239,14 @@ def _sentence(
         score += f", {share} ({number(row['ceiling_lower'])} to {number(row['ceiling_upper'])})"
     details = Markup(", ").join(Markup("{}").format(part) for part in _details(row, test, reliability))
     unsure = row["decided"] and np.isfinite(row["corrected"]) and row["corrected"] >= ALPHA
+    what, name = "layer", Markup("<code>{}</code> of {}").format(row["layer"], row["network"])
+    if row["network"] == COLUMN:
+        what, name = COLUMN, Markup("<code>{}</code>").format(row["layer"])
     if unsure or row[value] <= 0:
-        template = "In <b>{}</b>, no layer {} above chance; the highest was <code>{}</code> of {}: {}, {}."
-        return Markup(template).format(row["region"], verb, row["layer"], row["network"], score, details)
-    template = "In <b>{}</b>, layer <code>{}</code> of {} {} best: <strong>{}</strong>, {}."
-    return Markup(template).format(row["region"], row["layer"], row["network"], verb, score, details)
+        template = "In <b>{}</b>, no {} {} above chance; the highest was {}: {}, {}."
+        return Markup(template).format(row["region"], what, verb, name, score, details)
+    template = "In <b>{}</b>, {} {} {} best: <strong>{}</strong>, {}."
+    return Markup(template).format(row["region"], what, name, verb, score, details)
 
 
 def _details(row: pd.Series, test: str, reliability: dict[str, float]) -> list[str]:

@@ -21,6 +21,7 @@ from bidsdnn.report.drawing import Figure, theme_css
 from bidsdnn.report.entries import Entry, Log, first, listed
 from bidsdnn.report.findings import count
 from bidsdnn.report.sections import build
+from bidsdnn.result import COLUMN, WEIGHTED
 
 __all__ = ["Entry", "Log", "page"]
 
@@ -89,6 +90,7 @@ def _facts(results: list[Entry], log: Log) -> list[tuple[str, str]]:
         facts.append(("Dataset", str(dataset)))
     for entity, name in _FACTS.items():
         labels = list(dict.fromkeys(e.entities[entity] for e in results if entity in e.entities))
+        labels = [label for label in labels if (entity, label) != ("model", COLUMN)]
         if entity == "sub" and len(labels) > 1:
             name = "Participants"
         if labels:
@@ -102,12 +104,15 @@ def _asked(results: list[Entry]) -> str:
     """What the analyses were to answer, with the size of the question."""
     scored = [e for e in results if e.suffix == "results" and e.desc in ("encoding", "rsa")]
     models = list(dict.fromkeys(e.entities.get("model", "") for e in scored))
-    if not models:
+    columns, models = COLUMN in models, [model for model in models if model != COLUMN]
+    if not models and not columns:
         alone = any(e.suffix == "relmat" or e.desc == "reliability" for e in results)
         return "How reliable are the responses, and which stimuli does each region tell apart?" if alone else ""
     stimuli = first(scored, "NumberOfStimuli")
-    layers = max((len(e.sidecar.get("Layers") or ()) for e in scored), default=0)
+    layers = max((len(set(e.sidecar.get("Layers") or ()) - {WEIGHTED}) for e in scored), default=0)
     to = f" to {count(stimuli, 'stimulus', 'stimuli')}" if isinstance(stimuli, (int, float)) else ""
+    if not models:
+        return f"How well do behaviour and categories explain the responses{to}?"
     who = models[0] if len(models) == 1 else count(len(models), "network")
     subject = f"{count(layers, 'layer')} of {who}" if layers else who
     verb = "does" if max(layers, len(models)) == 1 or (not layers and len(models) == 1) else "do"

@@ -16,6 +16,7 @@ from bidsdnn.report.entries import Entry, first, ordered, read_tables
 from bidsdnn.report.figures import MAX_REGIONS, has_ceiling, heat_map, legend, profiles
 from bidsdnn.report.findings import ALPHA, comparison_symbol, count, findings, number, smallest_p
 from bidsdnn.report.quality import reliabilities
+from bidsdnn.result import COLUMN, WEIGHTED
 
 # Column that holds the score of each analysis.
 VALUES = {"encoding": "pearsonr", "rsa": "similarity"}
@@ -173,11 +174,19 @@ def _one_comparison(
     return chosen(table), None if individuals is None else chosen(individuals), comparison_symbol(comparison)
 
 
+def _with_depth(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["network"] != COLUMN) & (table["layer"] != WEIGHTED)]
+
+
 def _profile_blocks(
     table: pd.DataFrame, value: str, symbol: str, trust: Trust, reliability: dict[str, float],
     individuals: pd.DataFrame | None, stem: str,
 ) -> list[Block]:  # fmt: skip
-    """Score against depth, and whose colour is whose."""
+    """Score against depth, and whose colour is whose; neither columns nor all layers together have a depth."""
+    table = _with_depth(table)
+    if table.empty:
+        return []
+    individuals = None if individuals is None else _with_depth(individuals)
     networks, n_regions = ordered(table["network"]), table["region"].nunique()
     panels = profiles(table, value, stem=f"{stem}_profile", symbol=symbol, reliability=reliability,
                       individuals=individuals)  # fmt: skip
@@ -208,5 +217,7 @@ def _heat_maps(table: pd.DataFrame, value: str, symbol: str, trust: Trust, stem:
                  symbol=symbol, top=top, named=len(networks) > 1)
         for network in networks
     )  # fmt: skip
+    together = " Weighted: all layers together, fitted to some stimuli and judged on others; p is not corrected."
     caption = f"The same scores as a table: {symbol} of every layer in every region. {trust.caption('Stars')}"
+    caption += together if (table["layer"] == WEIGHTED).any() else ""
     return Figure(maps, "Every layer and region", f"{caption} No error bars.", "wide")

@@ -27,6 +27,7 @@ from bidsdnn.report.drawing import (
 )
 from bidsdnn.report.entries import Entry, first, ordered, pick, read_tables
 from bidsdnn.report.findings import comparison_symbol, count, number
+from bidsdnn.result import COLUMN
 
 MAX_ITEMS = 60
 MAX_REGIONS = 12
@@ -84,7 +85,7 @@ def _people(entry: Entry, stem: str) -> list[Block]:
     for region in ordered(table["region"])[:MAX_REGIONS]:
         rows = table[table["region"] == region].assign(first_kind="", second_kind="")
         if len(rows) > 2:
-            panels += _pictures(rows, f"people, {region}", comparison, f"{stem}_{slug(region)}")
+            panels += _pictures(rows, str(region), comparison, f"{stem}_{slug(region)}")
     return _figure(panels, "Participants", comparison, "", table)
 
 
@@ -120,7 +121,7 @@ def _pictures(rows: pd.DataFrame, name: str, comparison: str, stem: str) -> list
 
 
 def _labels(items: Items) -> list[str]:
-    kinds = list(dict.fromkeys(kind for kind, _ in items if kind not in ("", "region")))
+    kinds = list(dict.fromkeys(kind for kind, _ in items if kind not in ("", "region", COLUMN)))
     return [shorten(f"{name} ({kind})" if len(kinds) > 1 and kind in kinds else name, 26) for kind, name in items]
 
 
@@ -170,7 +171,7 @@ def _plane(items: Items, square: np.ndarray, name: str, stem: str) -> Panel:
     """Each item as a mark of its kind, with its name."""
     distances = 1 - square
     np.fill_diagonal(distances, 0)
-    places = classical_mds(distances)
+    places, _ = classical_mds(distances)
     kinds, labels = list(dict.fromkeys(kind for kind, _ in items)), [shorten(item, 18) for _, item in items]
 
     def paint(canvas: Any) -> None:

@@ -77,3 +77,33 @@ def test_normalised_scores_are_said_where_there_is_a_ceiling():
     early, late = (next(str(item) for item in said.items if name in str(item)) for name in ("early", "late"))
     assert ".82 of the noise ceiling" in early
     assert "noise ceiling" not in late
+
+
+def models(*rows):
+    return pd.DataFrame(rows, columns=["network", "layer", "region", "similarity", "p", "p_fwe"])
+
+
+def test_neither_all_layers_together_nor_a_column_is_the_best_layer():
+    table = models(
+        ("net", "conv", "V1", 0.2, 0.001, 0.01),
+        ("net", "fc", "V1", 0.1, 0.2, 0.5),
+        ("net", "weighted", "V1", 0.4, 0.001, np.nan),
+        ("column", "category", "V1", 0.3, 0.001, 0.01),
+    )
+    assert best_layers(table, "similarity")["layer"].tolist() == ["conv", "category"]
+    said = findings(table, "similarity", verb="matched", symbol="r", test="")
+    lead, (item,) = said.lead.striptags().replace(THIN, " "), said.items
+    assert lead == (
+        "net matched 1 of 1 region above chance, best in V1 (r = .20, layer conv). "
+        "category matched 1 of 1 region above chance, best in V1 (r = .30)."
+    )
+    assert item.striptags().startswith("In V1, layer conv of net matched best")
+
+
+def test_columns_alone_are_called_columns():
+    table = models(("column", "category", "V1", 0.3, 0.001, 0.01), ("column", "size", "V1", 0.1, 0.2, 0.4))
+    said = findings(table, "similarity", verb="matched", symbol="r", test="")
+    assert said.items[0].striptags().startswith("In V1, column category matched best")
+    assert "size matched none of 1 region above chance" in said.lead.striptags()
+    none = findings(table.assign(p_fwe=0.5), "similarity", verb="matched", symbol="r", test="")
+    assert none.items[0].striptags().startswith("In V1, no column matched above chance; the highest was category:")
