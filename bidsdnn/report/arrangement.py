@@ -59,13 +59,13 @@ def arrange(entry: Entry) -> Order:
     if not items or not usable or len(items) > MOST_ITEMS:
         return Order(items, "in the order of the file")
     _, leaves = tree(condensed_to_square(np.mean(usable, axis=0)))
-    categories = _categories(entry, items)
+    categories, whose = _categories(entry, items), "layers'" if "model" in entry.entities else "regions'"
     if len(set(categories)) > 1:
         leaves = np.array(sorted(leaves, key=lambda place: categories[place]))
         return Order(
             [items[i] for i in leaves], f"grouped by category ({', '.join(dict.fromkeys(sorted(categories)))})"
         )
-    return Order([items[i] for i in leaves], "clustered by the mean of these distances (average linkage)")
+    return Order([items[i] for i in leaves], f"clustered by the mean of the {whose} distances (average linkage)")
 
 
 def _categories(entry: Entry, items: list[str]) -> list[str]:

@@ -109,7 +109,8 @@ class Figure:
     caption : str
         Says n, the test, the correction and what error bars are.
     layout : str
-        ``grid`` flows the panels over the width, ``tiles`` flows small ones, ``wide`` stacks them.
+        ``grid`` flows the panels over the width, ``pairs`` two beside each other, ``tiles`` flows small ones,
+        ``wide`` stacks them.
     """
 
     panels: tuple[Panel, ...]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bidsdnn.report.blocks import Block, attempt, data_table
+from bidsdnn.report.blocks import Block, Notes, attempt, data_table
 from bidsdnn.report.drawing import GHOST, INK, MUTED, PAPER, SERIES, Figure, Panel, draw, shorten, slug
 from bidsdnn.report.entries import Entry, first, ordered, pick, read_tables
 from bidsdnn.report.findings import ALPHA, comparison_symbol, count, number
@@ -45,20 +45,26 @@ def _blocks(tables: list[Entry], stem: str) -> list[Block]:
     comparison = "spearman" if "spearman" in comparisons else comparisons[0]
     table = every[(every["comparison"] == comparison) & (every["metric"] == metric)]
     several = len(set(table["network"]) | set(table["other_network"])) > 1
-    panels = []
+    panels, alike = [], []
     for place, (region, rows) in enumerate(table.groupby("region", sort=False), 1):
         names, matrix, p = _matrices(rows, several=several)
-        if len(names) <= MAX_LAYERS and place <= MAX_REGIONS:
+        if not (p < ALPHA).any():
+            alike.append(str(region))
+        elif len(names) <= MAX_LAYERS and len(panels) < MAX_REGIONS:
             panels.append(_panel(str(region), names, matrix, p, f"{stem}_pairs_{place:02d}+{slug(str(region))}"))
     numbers = data_table(every.drop(columns=["sub"], errors="ignore"), "All pairs of layers")
-    if not panels:
-        return [numbers]
     people = len(first(tables, "Participants") or [])
+    nothing = (
+        f"In {', '.join(alike)} no two layers can be told apart by their {comparison_symbol(comparison)} "
+        f"(family-wise p < .05 over all pairs of a region, n = {count(people, 'participant')})."
+    )
+    if not panels:
+        return [*([Notes("Which layers differ?", (nothing,))] if alike else []), numbers]
     caption = (
         f"Difference in {comparison_symbol(comparison)} of each two layers, best layer on top. Filled: the row's "
         "layer is more similar to the region than that of the column, p < .05 family-wise over all pairs of a region "
         "(Holm; t-tests with the bootstrap variance over stimuli and participants); outlined: less similar; dots: no "
-        f"difference can be told. n = {count(people, 'participant')}."
+        f"difference can be told. n = {count(people, 'participant')}.{' ' + nothing if alike else ''}"
     )
     return [Figure(tuple(panels), "Which layers differ?", caption, "wide"), numbers]
 

@@ -104,7 +104,7 @@ def _figure(panels: list[Panel], title: str, comparison: str, over: str, table: 
         "of a tree (average linkage of 1 − similarity); planes keep those distances as well as two dimensions can "
         "(classical multidimensional scaling). No test and no error bars: a description."
     )
-    return [Figure(tuple(panels), title, caption, "grid"), numbers]
+    return [Figure(tuple(panels), title, caption, "pairs"), numbers]
 
 
 def _pictures(rows: pd.DataFrame, name: str, comparison: str, stem: str) -> list[Panel]:

@@ -66,7 +66,8 @@ def test_the_group_is_told_by_ceiling_and_family_wise_p(output, log):
 def test_pairs_say_which_layers_differ(output, log, tmp_path):
     html, outline = read(group_rsa(output), log, level="group")
     assert "Pairs of layers in early: 1 of 3 differ. conv1 over fc by .36" in html
-    assert "Pairs of layers in late: 0 of 3 differ." in html
+    assert "In late no two layers can be told apart by their" in outline.text
+    assert "Pairs of layers in late" not in html
     assert "All pairs of layers" in outline.text and "other layer" in outline.text
 
 
@@ -86,6 +87,10 @@ def test_pairs_of_several_networks_name_them_and_many_layers_are_numbers_only(ou
     figure, _ = pair_blocks(output.entries, "x", problems)
     assert "3 of 3 differ. l00 (net0) over l01 (net1) by 1.00" in figure.panels[0].alt
     assert "n = 8 participants" in figure.caption and not problems
+    output.entries.clear()
+    output.table(pd.DataFrame(few).assign(p_fwe=0.2), "rsapairs", {"Participants": PEOPLE}, **ENTITIES)
+    same, _ = pair_blocks(output.entries, "x", problems)
+    assert same.items[0].startswith("In V1 no two layers can be told apart") and "n = 8 participants" in same.items[0]
 
 
 def clustered(seed=0):
