@@ -160,12 +160,12 @@ class Config(BaseModel):
     def _absolute_weights(cls, text: str) -> str:
         return _absolute_file(text)
 
-    @field_validator("response")
+    @field_validator("response", "rdm_metric")
     @classmethod
     def _absolute_response(cls, text: str) -> str:
         return _absolute_name(text)
 
-    @field_validator("network", "analysis")
+    @field_validator("network", "analysis", "rdm_comparison")
     @classmethod
     def _absolute_names(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_absolute_name(text) for text in texts)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bidsdnn.lookup import resolve
 from bidsdnn.methods.rdm import DISSIMILARITIES, FROM_GRAM, from_gram
 from bidsdnn.methods.reduce import blocks, gram
 
@@ -75,7 +76,7 @@ class Group:
         """Dissimilarity of each two rows, shape (n * (n - 1) / 2,); in blocks of columns where the metric allows it."""
         if metric in FROM_GRAM:
             return from_gram(metric, *self.gram())
-        return DISSIMILARITIES[metric](self.values[:, :])
+        return np.asarray(resolve(metric, DISSIMILARITIES)(self.values[:, :]))
 
 
 @dataclass(frozen=True, eq=False)

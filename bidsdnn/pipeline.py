@@ -29,7 +29,7 @@ from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
 from bidsdnn.features import beside, described
-from bidsdnn.geometry import PIXELS
+from bidsdnn.geometry import PIXELS, own_sources
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.lookup import resolve
 from bidsdnn.measured import measured
@@ -315,6 +315,7 @@ def analyse(
         for key in ("permutations", "seed", "metric", "comparisons", "radius", "iterate")
         if key in taken
     }
+    settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])
     if taken.get("columns"):
         settings["columns"] = {key: table.to_csv() for key, table in taken["columns"].items()}
     if PIXELS in own.get("control", ()) and taken.get("stimuli") is not None:

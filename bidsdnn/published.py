@@ -17,7 +17,7 @@ from bidsdnn.bids.files import digest
 from bidsdnn.bids.rdms import count_stimuli, name_stimuli, read_people, reordered
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, SelectionError
-from bidsdnn.geometry import METRICS, compare
+from bidsdnn.geometry import METRICS, compare, is_own, own_sources
 from bidsdnn.journal import software
 from bidsdnn.parallel import Outcome, seed_for
 from bidsdnn.patterns import Patterns
@@ -116,6 +116,7 @@ def compare_published(
         "rdms": found.content, "networks": [made for _, made in features], "metric": config.rdm_metric, "label": label,
         "comparisons": config.rdm_comparison, "permutations": config.permutations, "seed": seed, "parameters": own,
         "columns": {name: table.to_csv() for name, table in columns.items()}, "iterate": config.iterate,
+        **own_sources([config.rdm_metric, own.get("layer_metric", ""), *config.rdm_comparison]),
         "stimuli": dict(zip(stimuli.ids, stimuli.table["sha256"], strict=True)),
     })  # fmt: skip
     if study.derivatives.current("rsa", content, sub=label):
@@ -138,7 +139,7 @@ def check(config: Config) -> None:
         raise ConfigError(
             "--rdm with --network none: there is nothing to compare the RDMs with; name a network, or an --rdm-column"
         )
-    if config.rdm_metric not in METRICS:
+    if config.rdm_metric not in METRICS and not is_own(config.rdm_metric):
         raise ConfigError(
             f"--rdm with --rdm-metric {config.rdm_metric}: that of the layers, which have no repeats; choose one of "
             f"{', '.join(METRICS)}"

@@ -14,6 +14,7 @@ from bidsdnn.bids import names
 from bidsdnn.bids.arrays import read_rdms
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
+from bidsdnn.geometry import own_sources
 from bidsdnn.geometry.similarities import arranged, placed
 from bidsdnn.journal import software
 from bidsdnn.lookup import summary
@@ -46,7 +47,7 @@ def people(derivatives: Derivatives, labels: Sequence[str], *, comparisons: Sequ
     """
     written = 0
     for context, paths in _files(derivatives, labels, "*_relmat.h5", leave_out="desc").items():
-        content = digest({**_hashes(paths), "comparisons": list(comparisons)})
+        content = digest({**_hashes(paths), "comparisons": list(comparisons), **own_sources(comparisons)})
         outputs = {desc: _path(derivatives, context, desc) for desc in ("people", "peoplemds")}
         written += 1
         if _current(outputs, content):

@@ -28,7 +28,7 @@ from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, MissingInputError
 from bidsdnn.features import check_features
-from bidsdnn.geometry import METRICS
+from bidsdnn.geometry import METRICS, is_own
 from bidsdnn.geometry import check as check_rsa
 from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, closest, resolve
@@ -114,6 +114,13 @@ def check_configuration(config: Config) -> None:
     check_response(config)
     for name in ("rsa", "similarity"):
         check_rsa(config.rdm_metric, config.rdm_comparison, config.iterate, config.parameters.get(name, {}))
+    if "searchlight" in config.analysis:
+        for flag, name in (("metric", config.rdm_metric), ("comparison", config.rdm_comparison[0])):
+            if is_own(name):
+                raise ConfigError(
+                    f"--rdm-{flag} {name}: --analysis searchlight takes bidsdnn's own, which are fast enough for a "
+                    f"brain; choose one of `bidsdnn --list {'dis' * (flag == 'metric')}similarities`, or leave it out"
+                )
     if "searchlight" in config.analysis and config.rdm_metric not in METRICS:
         raise ConfigError(
             f"--rdm-metric {config.rdm_metric}: --analysis searchlight has no single trials; choose one of "

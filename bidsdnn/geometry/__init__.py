@@ -6,6 +6,7 @@ how similar many are to each other (`similarities`).
 
 from bidsdnn.geometry.measured import FEWEST_STIMULI, Regions, region_rdms
 from bidsdnn.geometry.models import METRICS, PIXELS, Columns, Model, column_models, layer_models
+from bidsdnn.geometry.named import is_own, own_sources
 from bidsdnn.geometry.rsa import check, compare, rsa
 from bidsdnn.geometry.similarities import similarity
 
@@ -19,7 +20,9 @@ __all__ = [
     "check",
     "column_models",
     "compare",
+    "is_own",
     "layer_models",
+    "own_sources",
     "region_rdms",
     "rsa",
     "similarity",

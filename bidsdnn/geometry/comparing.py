@@ -10,6 +10,7 @@ import numpy as np
 
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.geometry.models import Model
+from bidsdnn.geometry.named import comparing, is_own, short
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr
 from bidsdnn.methods.predict import kfold
@@ -88,7 +89,7 @@ def compare_all(
                     "layer": model.layer,
                     "region": region,
                     "n_voxels": n_voxels[j],
-                    "metric": tests.metric,
+                    "metric": short(tests.metric),
                     "comparison": label,
                     **{key: values[i, j] for key, values in found.items()},
                     **({"controls": taken} if controls else {}),
@@ -109,7 +110,7 @@ def _compared(
     networks = list(dict.fromkeys(model.network for model in models)) if tests.weighted else []
     for comparison in tests.comparisons:
         every = np.array([model.rdm for model in models])
-        yield comparison, list(models), _single(every, stacked, comparison, tests, seed)
+        yield short(comparison), list(models), _single(every, stacked, comparison, tests, seed)
         for network in networks:
             own = [model for model in models if model.network == network]
             if len(own) > 1:
@@ -124,7 +125,12 @@ def _single(models: np.ndarray, brains: np.ndarray, comparison: str, tests: Test
     parts = []
     for some in _blocks(len(brains), len(models) * tests.permutations):
         similarity, p, null = label_permutation(
-            models, brains[some], comparison=comparison, permutations=tests.permutations, seed=seed, return_null=True
+            models,
+            brains[some],
+            comparison=comparing(comparison),
+            permutations=tests.permutations,
+            seed=seed,
+            return_null=True,
         )
         parts.append((similarity, p, familywise(similarity, null)))
     similarity, p, p_fwe = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
@@ -201,7 +207,12 @@ def methods(tests: Tests, controls: Sequence[Model]) -> str:
     return said
 
 
-def check_controls(control: Sequence[str], comparisons: Sequence[str]) -> None:
-    """Refuse controls that no asked comparison can use."""
+def check_combined(control: Sequence[str], weighted: bool, comparisons: Sequence[str]) -> None:
+    """Refuse controls that no asked comparison can use, and weights that are judged by a function of the user's."""
+    own = [name for name in comparisons if is_own(name)]
+    if weighted and own:
+        raise ConfigError(
+            f"parameters.rsa.weighted: --rdm-comparison {own[0]} cannot judge weighted layers; leave out either"
+        )
     if control and not set(comparisons) & set(CORRELATIONS):
         raise ConfigError(f"parameters.rsa.control: partial RSA needs --rdm-comparison {' or '.join(CORRELATIONS)}")

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bidsdnn.errors import ConfigError, DataError
-from bidsdnn.lookup import closest
+from bidsdnn.geometry.named import distance
 from bidsdnn.methods.crossnobis import crossnobis_trials
 from bidsdnn.methods.noise import SHRINKAGE, noise_covariance, noise_precision, trial_scatter
-from bidsdnn.methods.rdm import DISSIMILARITIES, USES_FOLDS, USES_PRECISION
-from bidsdnn.methods.similarity import SIMILARITIES
+from bidsdnn.methods.rdm import USES_FOLDS, USES_PRECISION
 from bidsdnn.patterns import Patterns
 
 logger = logging.getLogger(__name__)
@@ -31,15 +30,6 @@ Residuals = Callable[[np.ndarray], tuple[np.ndarray, int]]
 """From voxels, (n_voxels,) of bool, to residuals (volumes, k) and their degrees of freedom."""
 # A covariance of so many voxels is 800 MB.
 MOST_VOXELS = 10_000
-
-
-def check_names(metric: str, comparisons: Sequence[str]) -> None:
-    """Refuse a metric or a comparison that is not known."""
-    if metric not in DISSIMILARITIES:
-        raise ConfigError(f"{metric!r} is not known; {closest(metric, DISSIMILARITIES)}")
-    for name in comparisons:
-        if name not in SIMILARITIES:
-            raise ConfigError(f"{name!r} is not known; {closest(name, SIMILARITIES)}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,7 @@ def region_rdms(y: Patterns, table: Table, *, metric: str = "correlation") -> di
         Responses.
     table : mapping of str to ndarray of bool, shape (n_voxels,)
     metric : str
-        Row of `DISSIMILARITIES` that needs neither folds nor the noise.
+        Row of `DISSIMILARITIES` that needs neither folds nor the noise, or ``file.py:function``.
 
     Returns
     -------
@@ -137,11 +127,10 @@ def region_rdms(y: Patterns, table: Table, *, metric: str = "correlation") -> di
     """
     values = y.values
     usable = np.isfinite(values).all(axis=0)
+    measured = distance(metric)
     pairs = len(y) * (len(y) - 1) // 2
     return {
-        name: DISSIMILARITIES[metric](values[:, columns & usable])
-        if (columns & usable).sum() > 1
-        else np.full(pairs, np.nan)
+        name: measured(values[:, columns & usable]) if (columns & usable).sum() > 1 else np.full(pairs, np.nan)
         for name, columns in table.items()
     }
 
@@ -291,7 +280,7 @@ class Noisy:
         square = np.full((len(rows), len(rows)), np.nan)
         if len(shown) > 1:
             one, other = np.triu_indices(len(shown), 1)
-            found = DISSIMILARITIES[self.how.metric](means, **({} if precision is None else {"precision": precision}))
+            found = distance(self.how.metric)(means, **({} if precision is None else {"precision": precision}))
             square[shown[one], shown[other]] = found
         return np.asarray(square[np.triu_indices(len(rows), 1)])
 

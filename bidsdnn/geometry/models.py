@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.geometry.named import is_own
 from bidsdnn.lookup import closest
 from bidsdnn.methods.rdm import DISSIMILARITIES, USES_FOLDS, USES_PRECISION
 from bidsdnn.parallel import Map as ParallelMap
@@ -55,9 +56,9 @@ def metric_of_layers(asked: str, brains: str) -> str:
     -------
     str
     """
-    if asked and asked not in METRICS:
+    if asked and asked not in METRICS and not is_own(asked):
         raise ConfigError(f"parameters.rsa.layer_metric = {asked!r} is none of a layer; {closest(asked, METRICS)}")
-    return asked or (brains if brains in METRICS else "correlation")
+    return asked or (brains if brains in METRICS or is_own(brains) else "correlation")
 
 
 def layer_models(x: Patterns | None, *, metric: str, map: ParallelMap) -> list[Model]:
@@ -68,7 +69,7 @@ def layer_models(x: Patterns | None, *, metric: str, map: ParallelMap) -> list[M
     x : Patterns or None
         One group a layer.
     metric : str
-        Row of `METRICS`.
+        Row of `METRICS`, or ``file.py:function``.
     map : callable
         Spreads layers over workers.
 

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from bidsdnn.errors import ConfigError, DataError
-from bidsdnn.geometry.comparing import Counts, Rdms, Tests, check_controls, compare_all, methods
-from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, check_names, measure
+from bidsdnn.geometry.comparing import Counts, Rdms, Tests, check_combined, compare_all, methods
+from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, measure
 from bidsdnn.geometry.models import Columns, column_models, find_controls, layer_models, metric_of_layers
+from bidsdnn.geometry.named import check_names, described, short
 from bidsdnn.geometry.splits import check_by, split_rdms
 from bidsdnn.geometry.units import ITERATE, UnitTests, unit_table
 from bidsdnn.lookup import summary
@@ -48,7 +49,9 @@ def check(metric: str, comparisons: Sequence[str], iterate: str | None, paramete
     how = How(metric, **{key: parameters[key] for key in ("folds", "noise", "shrinkage") if key in parameters})
     metric_of_layers(parameters.get("layer_metric", ""), metric)
     check_by(parameters.get("by", ""), how)
-    check_controls(parameters.get("control", ()), comparisons)
+    check_combined(parameters.get("control", ()), bool(parameters.get("weighted")), comparisons)
+    if layer_metric := parameters.get("layer_metric"):
+        check_names(layer_metric, ())
     if parameters.get("store_covariance") and not how.from_trials:
         raise ConfigError(
             f"parameters.rsa.store_covariance: {metric} uses no covariance of the noise; choose --rdm-metric crossnobis "
@@ -141,7 +144,7 @@ def rsa(
     """
     how = check(metric, comparisons, iterate, {
         "folds": folds, "noise": noise, "shrinkage": shrinkage, "by": by, "layer_metric": layer_metric,
-        "control": control, "store_covariance": store_covariance,
+        "control": control, "store_covariance": store_covariance, "weighted": weighted,
     })  # fmt: skip
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli make no RDM to compare; RSA needs {FEWEST_STIMULI} or more")
@@ -215,9 +218,9 @@ def compare(
     if iterate and x is not None:
         asked = UnitTests(iterate, units, brains, tests)
         tables[f"rsa{iterate}"] = unit_table(x.groups, asked, map=map)
-    text = f"{summary(DISSIMILARITIES[metric])}{said}"
+    text = f"{described(metric, DISSIMILARITIES)}{said}"
     if layers and units != metric:
-        text += f" Of layers: {summary(DISSIMILARITIES[units])}"
+        text += f" Of layers: {described(units, DISSIMILARITIES)}"
     return Result(
         "rsa",
         tables=tables,
@@ -228,11 +231,11 @@ def compare(
             "Correction": "p_fwe: over the models of one region and comparison; q: over models and regions",
             "Permutations": permutations,
             "NumberOfStimuli": len(ids),
-            "Metric": metric,
-            "LayerMetric": units,
-            "RelationshipMeasure": "1 - Pearson correlation" if metric == "correlation" else metric,
+            "Metric": short(metric),
+            "LayerMetric": short(units),
+            "RelationshipMeasure": "1 - Pearson correlation" if metric == "correlation" else short(metric),
             "NonNegative": metric != "crossnobis",
-            "Comparisons": {name: summary(SIMILARITIES[name]) for name in comparisons},
+            "Comparisons": {short(name): described(name, SIMILARITIES) for name in comparisons},
             "Controls": [one.layer for one in controls],
             "References": ["rsa", "permutation", *(["crossnobis"] if metric in ("crossnobis", "mahalanobis") else []),
                            *(["weighted-rsa"] if weighted else []), *(["partial-permutation"] if controls else [])],

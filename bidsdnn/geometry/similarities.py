@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.errors import DataError
-from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, check_names, measure
+from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, measure
 from bidsdnn.geometry.models import Columns, column_models, layer_models, metric_of_layers
+from bidsdnn.geometry.named import check_names, comparing, described, short
 from bidsdnn.lookup import summary
 from bidsdnn.methods.arrangement import classical_mds, pairwise_similarity, square_of_pairs
 from bidsdnn.methods.rdm import DISSIMILARITIES
@@ -84,10 +85,10 @@ def similarity(
         "similarity",
         tables={"similarity": pd.concat(pairs, ignore_index=True), "mds": pd.concat(places, ignore_index=True)},
         sidecar={
-            "Methods": f"{summary(similarity)} {summary(DISSIMILARITIES[metric])} {summary(classical_mds)}",
-            "Metric": metric,
+            "Methods": f"{summary(similarity)} {described(metric, DISSIMILARITIES)} {summary(classical_mds)}",
+            "Metric": short(metric),
             "NumberOfStimuli": len(ids),
-            "Comparisons": {name: summary(SIMILARITIES[name]) for name in comparisons},
+            "Comparisons": {short(name): described(name, SIMILARITIES) for name in comparisons},
             "References": ["rsa", "mds"],
             **({"Notes": brains.notes} if brains.notes else {}),
         },
@@ -112,7 +113,7 @@ def arranged(items: Sequence[tuple[str, str]], rdms: np.ndarray, comparison: str
     places : DataFrame
         Of `placed`.
     """
-    square = pairwise_similarity(rdms, comparison=comparison)
+    square = pairwise_similarity(rdms, comparison=comparing(comparison))
     first, second = (place.tolist() for place in np.triu_indices(len(items), 1))
     pairs = pd.DataFrame(
         {
@@ -120,7 +121,7 @@ def arranged(items: Sequence[tuple[str, str]], rdms: np.ndarray, comparison: str
             "first": [items[i][1] for i in first],
             "second_kind": [items[j][0] for j in second],
             "second": [items[j][1] for j in second],
-            "comparison": comparison,
+            "comparison": short(comparison),
             "similarity": square[first, second],
         }
     )

@@ -11,6 +11,8 @@ import pandas as pd
 
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.geometry.measured import FEWEST_STIMULI, FOLDS, How, Noisy, Regions, Residuals
+from bidsdnn.geometry.named import short
+from bidsdnn.lookup import resolve
 from bidsdnn.methods.rdm import USES_FOLDS
 from bidsdnn.methods.rsa_inference import fisher_mean
 from bidsdnn.methods.similarity import SIMILARITIES
@@ -94,7 +96,7 @@ def split_rdms(
                 r = agreement(two[0], two[1], comparison)
                 table.append({
                     "atlas": atlas, "network": "", "region": region, "by": by, "n_splits": len(names),
-                    "comparison": comparison, "between": float(fisher_mean(np.array(pairs))),
+                    "comparison": short(comparison), "between": float(fisher_mean(np.array(pairs))),
                     "split_half": 2 * r / (1 + abs(r)),
                 })  # fmt: skip
     return pd.DataFrame(table), matrices
@@ -117,4 +119,4 @@ def agreement(a: np.ndarray, b: np.ndarray, comparison: str) -> float:
     kept = there[first] & there[second]
     if there.sum() < FEWEST_STIMULI or not both[kept].all():
         return float("nan")
-    return SIMILARITIES[comparison](a[kept], b[kept])
+    return float(resolve(comparison, SIMILARITIES)(a[kept], b[kept]))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bidsdnn.errors import DataError
 from bidsdnn.geometry.comparing import Tests
-from bidsdnn.methods.rdm import DISSIMILARITIES
+from bidsdnn.geometry.named import comparing, distance, short
 from bidsdnn.methods.similarity import label_permutation
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
@@ -110,7 +110,7 @@ class UnitTests:
         parts = []
         for rdms in self._rdms(group, grid, brains.shape[1], permutations * len(brains)):
             similarity, p, null = label_permutation(
-                rdms, brains, comparison=comparison, permutations=permutations, return_null=True,
+                rdms, brains, comparison=comparing(comparison), permutations=permutations, return_null=True,
                 seed=seed_for(self.tests.seed, "rsa"),
             )  # fmt: skip
             best = np.maximum(best, np.where(np.isnan(null), -np.inf, null).max(axis=1))
@@ -122,8 +122,8 @@ class UnitTests:
         return pd.DataFrame(
             {
                 "atlas": atlas, "network": group.network, "layer": group.name,
-                self.iterate: units, "region": list(regions) * len(similarity), "metric": self.metric,
-                "comparison": comparison, "similarity": similarity.ravel(), "p": p.ravel(), "p_fwe": p_fwe.ravel(),
+                self.iterate: units, "region": list(regions) * len(similarity), "metric": short(self.metric),
+                "comparison": short(comparison), "similarity": similarity.ravel(), "p": p.ravel(), "p_fwe": p_fwe.ravel(),
             }
         )  # fmt: skip
 
@@ -132,10 +132,11 @@ class UnitTests:
         count, each = grid.channels, grid.positions
         if self.iterate == "position":
             count, each = each, count
+        measured = distance(self.metric)
         step = max(1, _VALUES // max(pairs, null, each * group.values.shape[0]))
         for start in range(0, count, step):
             values = grid.read(group.values, self.iterate, start, min(start + step, count))
-            yield np.array([DISSIMILARITIES[self.metric](one) for one in values])
+            yield np.array([measured(one) for one in values])
 
 
 def unit_table(groups: Sequence[Group], compared: UnitTests, *, map: ParallelMap) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from bidsdnn.methods.similarity import SIMILARITIES
+from bidsdnn.methods.similarity import SIMILARITIES, Comparison
 from bidsdnn.methods.transforms import SIDES
 
 Float = NDArray[np.float64]
@@ -19,35 +19,36 @@ _OPTIMAL = 300
 """Ordering the leaves of more items so that neighbours are close takes minutes; their tree's own order stays."""
 
 
-def pairwise_similarity(rdms: ArrayLike, *, comparison: str = "spearman") -> Float:
+def pairwise_similarity(rdms: ArrayLike, *, comparison: str | Comparison = "spearman") -> Float:
     """Compare each two of some RDMs.
 
     Parameters
     ----------
     rdms : array-like, shape (k, pairs)
-    comparison : str
-        Row of `SIMILARITIES`.
+    comparison : str or callable
+        Row of `SIMILARITIES`, or a function of two RDMs.
 
     Returns
     -------
     array, shape (k, k)
-        Symmetric; NaN in the rows and columns of an RDM that holds NaN or is constant.
+        Symmetric, as far as a function is; NaN in the rows and columns of an RDM that holds NaN or is constant.
 
     Raises
     ------
     ValueError
         If the comparison is unknown, or the RDMs are no table of pairs.
     """
-    if comparison not in SIMILARITIES:
+    if not callable(comparison) and comparison not in SIMILARITIES:
         raise ValueError(f"comparison: expected one of {sorted(SIMILARITIES)}, got {comparison!r}")
     table = np.asarray(rdms, dtype=np.float64)
     if table.ndim != 2:
         raise ValueError(f"rdms: expected shape (k, pairs), got {table.shape}")
-    if comparison in SIDES:
+    if not callable(comparison) and comparison in SIDES:
         left, right = SIDES[comparison](table)
         square = left @ right.T
         return np.asarray(np.clip((square + square.T) / 2, -1, 1))
-    square = np.array([[SIMILARITIES[comparison](a, b) for b in table] for a in table])
+    similar = comparison if callable(comparison) else SIMILARITIES[comparison]
+    square = np.array([[similar(a, b) for b in table] for a in table], dtype=np.float64)
     return square.reshape(len(table), len(table))
 
 
@@ -76,9 +77,7 @@ def square_of_pairs(first: Sequence[Name], second: Sequence[Name], similarity: A
     return items, square
 
 
-def classical_mds(
-    distances: ArrayLike, *, dimensions: int = 2, squared: bool = False
-) -> tuple[Float, float]:
+def classical_mds(distances: ArrayLike, *, dimensions: int = 2, squared: bool = False) -> tuple[Float, float]:
     """Distances were laid out in a plane by classical multidimensional scaling.
 
     The leading eigenvectors of the double-centred squared distances (Torgerson, 1952, Psychometrika 17, 401-419),

@@ -19,6 +19,7 @@ from bidsdnn.methods.transforms import SIDES, condensed_to_square, n_stimuli
 
 Float = NDArray[np.float64]
 Relabelled = Callable[[Index], Float]
+Comparison = Callable[[Float, Float], float]
 
 _TOLERANCE = 1e-10
 """Similarities that differ by less are ties, which count as reached: equal sums differ by rounding."""
@@ -203,7 +204,7 @@ def label_permutation(
     models: ArrayLike,
     brains: ArrayLike,
     *,
-    comparison: str = ...,
+    comparison: str | Comparison = ...,
     permutations: int = ...,
     seed: int = ...,
     return_null: Literal[False] = ...,
@@ -213,7 +214,7 @@ def label_permutation(
     models: ArrayLike,
     brains: ArrayLike,
     *,
-    comparison: str = ...,
+    comparison: str | Comparison = ...,
     permutations: int = ...,
     seed: int = ...,
     return_null: Literal[True],
@@ -222,7 +223,7 @@ def label_permutation(
     models: ArrayLike,
     brains: ArrayLike,
     *,
-    comparison: str = "spearman",
+    comparison: str | Comparison = "spearman",
     permutations: int = 1000,
     seed: int = 0,
     return_null: bool = False,
@@ -239,8 +240,8 @@ def label_permutation(
         RDMs of layers.
     brains : array-like, shape (R, pairs)
         RDMs of regions, of the same stimuli in the same order.
-    comparison : str
-        A row of `SIMILARITIES`.
+    comparison : str or callable
+        A row of `SIMILARITIES`, or a function of two RDMs, which is called for each relabelling.
     permutations : int
         Relabellings; the same ones for all pairs of RDMs.
     seed : int
@@ -262,7 +263,7 @@ def label_permutation(
         If the comparison is unknown, shapes differ, the number of pairs is not that of 4 or more stimuli, or
         there are no permutations.
     """
-    if comparison not in SIMILARITIES:
+    if not callable(comparison) and comparison not in SIMILARITIES:
         raise ValueError(f"comparison: expected one of {sorted(SIMILARITIES)}, got {comparison!r}")
     left, right = (np.asarray(rdms, dtype=np.float64) for rdms in (models, brains))
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
@@ -281,7 +282,7 @@ def label_permutation(
     if swap:
         observed, reached, null = observed.T, reached.T, null.transpose(0, 2, 1)
     p = np.where(np.isnan(observed), np.nan, (1 + reached) / (1 + permutations))
-    similarity = np.clip(observed, -1, 1)
+    similarity = observed if callable(comparison) else np.clip(observed, -1, 1)
     return (similarity, p, null) if return_null else (similarity, p)
 
 
@@ -315,11 +316,13 @@ def familywise(observed: ArrayLike, null: ArrayLike) -> Float:
     return pvalue(seen, np.broadcast_to(best, under.shape), tolerance=_TOLERANCE)
 
 
-def _prepared(comparison: str, still: Float, moved: Float) -> tuple[Float, Relabelled]:
+def _prepared(comparison: str | Comparison, still: Float, moved: Float) -> tuple[Float, Relabelled]:
     """Similarities (S, M) of two sets of RDMs, and the function that gives them under relabellings of the second.
 
     That function takes places in the square matrix, (count, pairs), and returns (count, S, M).
     """
+    if callable(comparison):
+        return _called(comparison, still, moved)
     if comparison in SIDES:
         left, right = SIDES[comparison](still)[0], SIDES[comparison](moved)[1]
         squares = [condensed_to_square(rdm).ravel() for rdm in right]
@@ -338,6 +341,25 @@ def _prepared(comparison: str, still: Float, moved: Float) -> tuple[Float, Relab
         return values
 
     return np.array([[_tau(comparison, x, y) for y in other] for x in known]).reshape(len(still), -1), relabelled
+
+
+def _called(function: Comparison, still: Float, moved: Float) -> tuple[Float, Relabelled]:
+    """What `_prepared` gives, of any function; NaN for an RDM that holds NaN."""
+    fine = [~np.isnan(rdms).any(axis=1) for rdms in (still, moved)]
+    squares = [condensed_to_square(rdm).ravel() for rdm in moved]
+
+    def compared(others: list[Float]) -> Float:
+        return np.array(
+            [
+                [function(a, b) if good and fair else np.nan for b, fair in zip(others, fine[1], strict=True)]
+                for a, good in zip(still, fine[0], strict=True)
+            ],
+            dtype=np.float64,
+        ).reshape(len(still), len(moved))
+
+    return compared(list(moved)), lambda places: np.array(
+        [compared([square.take(place) for square in squares]) for place in places]
+    )
 
 
 def _tau(comparison: str, x: Ranking | None, y: Ranking | None, rank: NDArray[np.int64] | None = None) -> float:
