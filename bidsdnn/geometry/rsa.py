@@ -54,8 +54,8 @@ def check(metric: str, comparisons: Sequence[str], iterate: str | None, paramete
         check_names(layer_metric, ())
     if parameters.get("store_covariance") and not how.from_trials:
         raise ConfigError(
-            f"parameters.rsa.store_covariance: {metric} uses no covariance of the noise; choose --rdm-metric crossnobis "
-            "or mahalanobis"
+            f"parameters.rsa.store_covariance: {metric} uses no covariance of the noise; choose --rdm-metric "
+            "crossnobis or mahalanobis"
         )
     return how
 

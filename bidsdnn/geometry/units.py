@@ -123,7 +123,8 @@ class UnitTests:
             {
                 "atlas": atlas, "network": group.network, "layer": group.name,
                 self.iterate: units, "region": list(regions) * len(similarity), "metric": short(self.metric),
-                "comparison": short(comparison), "similarity": similarity.ravel(), "p": p.ravel(), "p_fwe": p_fwe.ravel(),
+                "comparison": short(comparison), "similarity": similarity.ravel(), "p": p.ravel(),
+                "p_fwe": p_fwe.ravel(),
             }
         )  # fmt: skip
 

@@ -345,7 +345,7 @@ def _prepared(comparison: str | Comparison, still: Float, moved: Float) -> tuple
 
 def _called(function: Comparison, still: Float, moved: Float) -> tuple[Float, Relabelled]:
     """What `_prepared` gives, of any function; NaN for an RDM that holds NaN."""
-    fine = [~np.isnan(rdms).any(axis=1) for rdms in (still, moved)]
+    fine = [[not np.isnan(rdm).any() for rdm in rdms] for rdms in (still, moved)]
     squares = [condensed_to_square(rdm).ravel() for rdm in moved]
 
     def compared(others: list[Float]) -> Float:

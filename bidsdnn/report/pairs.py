@@ -45,7 +45,8 @@ def _blocks(tables: list[Entry], stem: str) -> list[Block]:
     comparison = "spearman" if "spearman" in comparisons else comparisons[0]
     table = every[(every["comparison"] == comparison) & (every["metric"] == metric)]
     several = len(set(table["network"]) | set(table["other_network"])) > 1
-    panels, alike = [], []
+    panels: list[Panel] = []
+    alike: list[str] = []
     for place, (region, rows) in enumerate(table.groupby("region", sort=False), 1):
         names, matrix, p = _matrices(rows, several=several)
         if not (p < ALPHA).any():
