@@ -182,6 +182,36 @@ def test_one_usable_voxel_is_no_region(planted):
     assert np.isnan(result.arrays["a"][1]["half"]).all()
     counts = result.tables["rsa"].groupby("region")["n_voxels"].first()
     assert counts.to_dict() == {"all": 7, "half": 1}
+    assert result.sidecar["Notes"] == ["No RDM (n/a) of regions with fewer than 2 usable voxels: half."]
+
+
+def test_constant_patterns_are_named(planted, caplog):
+    x, y, _ = planted
+    dead = x.groups[1].values.copy()
+    dead[[2, 5]] = 0
+    y.values[7, :6] = 3
+    same = Group("same", np.eye(N), "net")
+    x = Patterns(x.items, (x.groups[0], Group("wrong", dead, "net"), same))
+    result = rsa(x, y, **OPTIONS)
+    equal, layers, regions = result.sidecar["Notes"]
+    assert equal == "Nothing to compare (n/a) in layers whose distances are all equal: same of net."
+    assert layers.startswith("No RDM (n/a) of layers wrong of net: patterns of 2 of 16 stimuli (s02.png, s05.png) are")
+    assert regions.startswith("No RDM (n/a) of regions half: patterns of 1 of 16 stimuli (s07.png) are constant")
+    assert [record.message for record in caplog.records] == [f"RSA: {one}" for one in (equal, layers, regions)]
+    table = result.tables["rsa"].set_index(["layer", "region"])["similarity"]
+    assert table[("right", "all")].notna().all() and table[("right", "half")].isna().all()
+    assert table[("wrong", "all")].isna().all()
+    fine = rsa(x, y, metric="euclidean", **OPTIONS)
+    assert "No RDM" not in str(fine.sidecar.get("Notes")) and not fine.tables["rsa"]["similarity"][:4].isna().any()
+
+
+def test_three_stimuli_are_too_few(planted):
+    x, y, _ = planted
+    three = np.arange(3)
+    for function in (rsa, similarity):
+        own = OPTIONS if function is rsa else {"regions": ALL, "map": serial}
+        with pytest.raises(DataError, match="3 distinct stimuli make no RDM to compare; RSA needs 4 or more"):
+            function(x.take(three), y.take(three), **own)
 
 
 def test_family_wise_p_and_false_discovery_rate(planted):

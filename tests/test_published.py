@@ -68,7 +68,7 @@ def test_reports_show_pictures_on_request_and_order_by_category(study):
     for level in ("participant", "group"):
         assert main(arguments(study, level)) == 0
     page = (tmp / "out" / "group.html").read_text()
-    assert "clustered by the mean of these distances" in page and "<image" not in page
+    assert "clustered by the mean of the regions&#39; distances" in page and "<image" not in page
     names = sorted(path.name for path in (folder / "stimuli").iterdir() if path.suffix == ".png")
     rows = "".join(f"{name}\t{name.split('-')[0]}\n" for name in names)
     (folder / "stimuli" / "stimuli.tsv").write_text("stimulus_id\tcategory\n" + rows)
@@ -97,6 +97,7 @@ def test_some_participants_and_another_metric(study):
         (["--rdm-metric", "crossnobis"], 2, "layers, which have no repeats"),
         (["--rdm-comparison", "spearmann"], 2, "did you mean spearman"),
         (["--rdm", "A={gaps}"], 65, "has gaps"),
+        (["--rdm", "A={one}", "B={other}"], 65, "other.tsv: other stimuli than the first file; give one set for all"),
         (["--rdm", "A={small}"], 65, "23 stimuli without names, the stimuli folder has 24"),
     ],
 )
@@ -106,6 +107,11 @@ def test_bad_input(study, capsys, options, status, message):
         rdms = file["rdms"]
     np.save(tmp / "gaps.npy", np.where(rdms > np.quantile(rdms, 0.99), np.nan, rdms))
     np.save(tmp / "small.npy", rdms[:, 1:, 1:])
-    names = {"file": tmp / "IT.npz", "gaps": tmp / "gaps.npy", "small": tmp / "small.npy"}
+    shown = sorted(path.name for path in (study[0] / "stimuli").iterdir())
+    for name, some in (("one", shown[:6]), ("other", shown[1:7])):
+        rows = ["\t".join(f"{abs(i - j)}" for j in range(6)) for i in range(6)]
+        (tmp / f"{name}.tsv").write_text("\n".join(["\t".join(some), *rows]) + "\n")
+    names = {name: tmp / f"{name}.npy" for name in ("gaps", "small")}
+    names |= {"file": tmp / "IT.npz", "one": tmp / "one.tsv", "other": tmp / "other.tsv"}
     assert main(arguments(study, "participant", *(option.format(**names) for option in options))) == status
     assert message in capsys.readouterr().err

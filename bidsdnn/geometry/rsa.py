@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, m
 from bidsdnn.geometry.models import Columns, column_models, find_controls, layer_models, metric_of_layers
 from bidsdnn.geometry.named import check_names, described, short
 from bidsdnn.geometry.splits import check_by, split_rdms
+from bidsdnn.geometry.undefined import undefined
 from bidsdnn.geometry.units import ITERATE, UnitTests, unit_table
 from bidsdnn.lookup import summary
 from bidsdnn.methods.rdm import DISSIMILARITIES
@@ -21,6 +23,8 @@ from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.patterns import Patterns
 from bidsdnn.result import Result
 from bidsdnn.stimuli import Stimuli
+
+logger = logging.getLogger(__name__)
 
 
 def check(metric: str, comparisons: Sequence[str], iterate: str | None, parameters: Mapping[str, Any]) -> How:
@@ -159,7 +163,8 @@ def rsa(
     if by:
         table, splits = split_rdms(y, trials, regions, how, by=by, comparisons=comparisons, residuals=residuals)
         tables["rdmreliability"], matrices = table, (*matrices, *splits)
-    sidecar = {**result.sidecar, **({"Notes": brains.notes} if brains.notes else {})}
+    notes = [*brains.notes, *result.sidecar.get("Notes", ())]
+    sidecar = {**result.sidecar, **({"Notes": notes} if notes else {})}
     return Result(
         "rsa", tables=tables, arrays=result.arrays, matrices=matrices, covariances=brains.noise, sidecar=sidecar
     )
@@ -213,6 +218,9 @@ def compare(
     models = [*layers, *column_models(columns or {}, ids, categorical=categorical)]
     controls = find_controls(control, models, stimuli, ids)
     tests = Tests(comparisons, permutations, seed, metric, weighted)
+    notes = undefined(models, brains, ids, counts=counts)
+    for sentence in notes:
+        logger.warning("RSA: %s", sentence)
     rows = compare_all(models, brains, counts=counts, tests=tests, controls=controls) if models else []
     tables = {"rsa": pd.DataFrame(rows)} if rows else {}
     if iterate and x is not None:
@@ -237,6 +245,7 @@ def compare(
             "NonNegative": metric != "crossnobis",
             "Comparisons": {short(name): described(name, SIMILARITIES) for name in comparisons},
             "Controls": [one.layer for one in controls],
+            **({"Notes": notes} if notes else {}),
             "References": ["rsa", "permutation", *(["crossnobis"] if metric in ("crossnobis", "mahalanobis") else []),
                            *(["weighted-rsa"] if weighted else []), *(["partial-permutation"] if controls else [])],
         },
