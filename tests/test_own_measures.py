@@ -67,8 +67,10 @@ def test_similarities_above_one_are_kept():
 
 
 def call(dataset, out, level, *more):
-    options = ["--network", "demo", "--layer", "conv1", "conv3", "--atlas", str(dataset / ATLAS), "--permutations", "20",
-               "--nprocs", "1", "--analysis", "rsa", "similarity"]  # fmt: skip
+    options = [
+        "--network", "demo", "--layer", "conv1", "conv3", "--atlas", str(dataset / ATLAS),
+        "--permutations", "20", "--nprocs", "1", "--analysis", "rsa", "similarity",
+    ]  # fmt: skip
     return main([str(dataset), str(out), level, *options, *more])
 
 
