@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -281,3 +282,25 @@ def test_cleaning_is_asked_for_by_flags_and_the_file(finished, tmp_path):
 
 def table_at(out, ending):
     return read_table(next(out.glob(f"sub-01/func/*{ending}")))
+
+
+def test_sessions_are_combined(finished, tmp_path):
+    """The same runs, told to be of two sessions, give the same responses."""
+    bids, out = tmp_path / "bids", tmp_path / "out"
+    shutil.copytree(finished.bids, bids, ignore=shutil.ignore_patterns("sub-02*"))
+    for path in sorted(bids.rglob("sub-01_*run-*")):
+        name, last = re.subn("run-0?3", "run-1", path.name)
+        session = "ses-2" if last else "ses-1"
+        moved = path.parent.parent / session / "func" / name.replace("sub-01_", f"sub-01_{session}_")
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(moved)
+    options = ["--network", "none", "--analysis", "rsa", "--participant-label", "01", "--nprocs", "1"]
+    assert main([str(bids), str(out), "participant", *options]) == 0
+    for name in ("stat-effect_desc-condition", "stat-reliability_desc-condition"):
+        maps = [
+            nib.load(folder / (FUNC.format("01", "01") + f"{name}_statmap.nii.gz")) for folder in (out, finished.out)
+        ]
+        np.testing.assert_array_equal(maps[0].get_fdata(), maps[1].get_fdata())
+    assert len(list(out.glob("sub-01/ses-*/func/*desc-singletrial_trials.tsv"))) == 3
+    runs = read_table(out / (FUNC.format("01", "01") + "desc-quality_results.tsv"))["run"].tolist()
+    assert runs == ["ses-1_task-objects_run-1", "ses-1_task-objects_run-2", "ses-2_task-objects_run-1"]
