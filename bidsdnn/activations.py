@@ -44,8 +44,18 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
     ConfigError
         If a layer pattern matches in no network, or two networks have one name.
     """
+    named = {name for spec in config.networks for name in (spec.name, spec.alias) if name}
+    for name in config.network_inputs:
+        if name not in named:
+            raise ConfigError(f"networks.{name}: --network names no such network; {closest(name, named)}")
     networks = [
-        zoo.build(spec.name, weights=spec.weights, seed=config.random_seed, alias=spec.alias)
+        zoo.build(
+            spec.name,
+            weights=spec.weights,
+            seed=config.random_seed,
+            alias=spec.alias,
+            given=config.network_inputs.get(spec.alias or spec.name) or config.network_inputs.get(spec.name),
+        )
         for spec in config.networks
     ]
     labels = [network.label for network in networks]
@@ -60,7 +70,7 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
             raise ConfigError(f"--layer {pattern}: no network is called {narrowed!r}; {closest(narrowed, labels)}")
         found = {network.label: network.select([glob]) for network in among}
         if not any(found.values()):
-            every = [layer for network in among for layer in network.layers]
+            every = [layer for network in among for layer in (*network.short, *network.layers)]
             raise ConfigError(
                 f"--layer {pattern}: no layer of {', '.join(n.label for n in among)}; {closest(glob, every)}"
             )

@@ -56,6 +56,40 @@ class NetworkSpec(BaseModel):
         return cls(name=name, weights=own or weights, alias=alias or None)
 
 
+class NetworkInput(BaseModel):
+    """What a network is given, where neither it nor its library says so, or they are overruled.
+
+    Of pictures and films, the shorter side is scaled to ``resize`` (256 / 224 of the size, where not said) and the
+    centre cut out; of films, ``frames`` are taken at ``frame_rate``; of sounds, ``seconds`` at ``sampling_rate``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    modality: Literal["image", "video", "audio"] = "image"
+    input_size: int = Field(default=224, ge=1)
+    resize: int | None = Field(default=None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    frames: int = Field(default=16, ge=1)
+    frame_rate: float = Field(default=15.0, gt=0, allow_inf_nan=False)
+    sampling_rate: int = Field(default=16_000, ge=1)
+    seconds: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _channels(self) -> NetworkInput:
+        channels = 1 if self.modality == "audio" else 3
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != channels:
+                raise ValueError(f"{name} has {len(values)} values; {self.modality} has {channels}, one a channel")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std {min(self.std)} is not above 0")
+        if self.resize is not None and self.resize < self.input_size:
+            raise ValueError(
+                f"resize {self.resize} is less than input_size {self.input_size}; nothing could be cut out"
+            )
+        return self
+
+
 class EventEdits(BaseModel):
     """How the names in one column of the events are changed before anything reads them: split, renamed, merged.
 
@@ -111,6 +145,7 @@ class Config(BaseModel):
     events: EventEdits = EventEdits()
     network: tuple[str, ...] = ("alexnet",)
     weights: str = "DEFAULT"
+    network_inputs: dict[str, NetworkInput] = Field(default_factory=dict, alias="networks")
     layer: tuple[str, ...] = ()
     features: dict[str, Path] = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -169,6 +204,11 @@ class Config(BaseModel):
     @classmethod
     def _absolute_names(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_absolute_name(text) for text in texts)
+
+    @field_validator("network_inputs")
+    @classmethod
+    def _absolute_inputs(cls, tables: dict[str, NetworkInput]) -> dict[str, NetworkInput]:
+        return {_absolute_name(name): table for name, table in tables.items()}
 
     @field_validator("parameters")
     @classmethod
@@ -285,9 +325,10 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--config-file {path}: {error.strerror or error}; give a readable TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config-file {path}: not valid TOML ({error})") from error
+    keys = {field.alias or name for name, field in Config.model_fields.items()}
     for key in values:
-        if key not in Config.model_fields:
-            raise ConfigError(f"--config-file {path}: unknown key {key!r}; {closest(key, Config.model_fields)}")
+        if key not in keys:
+            raise ConfigError(f"--config-file {path}: unknown key {key!r}; {closest(key, keys)}")
     return values
 
 
@@ -336,4 +377,4 @@ def to_toml(config: Config) -> str:
     -------
     str
     """
-    return tomli_w.dumps(json.loads(config.model_dump_json(exclude_none=True)))
+    return tomli_w.dumps(json.loads(config.model_dump_json(exclude_none=True, by_alias=True)))

@@ -10,7 +10,7 @@ from bidsdnn.config import NetworkSpec
 from bidsdnn.lookup import summary
 from bidsdnn.methods import models, similarity
 from bidsdnn.methods.rdm import DISSIMILARITIES
-from bidsdnn.networks.zoo import NETWORKS, build
+from bidsdnn.networks.zoo import NETWORKS, build, published
 from bidsdnn.precomputed import NAME as PRECOMPUTED
 from bidsdnn.precomputed import precomputed_responses
 from bidsdnn.responses import ESTIMATORS
@@ -31,7 +31,7 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
     list of str
     """
     if what == "networks":
-        return sorted(NETWORKS)
+        return [_network(name) for name in sorted(NETWORKS)]
     if what == "layers":
         return [line for text in networks for line in _layers(text)]
     tables: dict[str, Any] = {
@@ -44,14 +44,21 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
     return [f"{name}\t{summary(function)}" for name, function in tables[what].items()]
 
 
+def _network(name: str) -> str:
+    """A network's name, and the weights that can be had by name, the default first."""
+    return "\t".join([name, ", ".join([*published(name), "none"])])
+
+
 def _layers(text: str) -> list[str]:
-    """Name, type and output shape of each layer of a network; canonical ones carry a star."""
+    """Name, type, output shape and short name of each layer of a network; canonical ones carry a star."""
     # Names and shapes do not depend on the weights, so none need be there.
     spec = NetworkSpec.parse(text, weights="none")
     network = build(spec.name, weights="none", seed=0, alias=spec.alias)
     canonical = set(network.canonical())
     lines = [f"# {network.name}: * is used without --layer"]
+    called = {layer: short for short, layer in network.short.items()}
     for name, (kind, shape) in network.shapes().items():
         size = " x ".join(str(number) for number in shape)
-        lines.append(f"{'*' if name in canonical else ' '} {name}\t{kind}\t{size}")
+        short = f"\t{called[name]}" if name in called else ""
+        lines.append(f"{'*' if name in canonical else ' '} {name}\t{kind}\t{size}{short}")
     return lines

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import PurePath
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from torchvision.transforms.functional import to_pil_image
 
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest
+from bidsdnn.networks.preprocessing import blank
 
 MAX_CANONICAL = 12
 BACKBONE_SHARE = 0.6  # a container with more of the parameters than this is the network itself, not one of its layers
@@ -38,7 +38,9 @@ class Network:
     module : nn.Module
         In evaluation mode.
     preprocess : callable
-        From a PIL image to a float tensor of shape (channels, height, width), the same for every image.
+        From what `bidsdnn.stimuli.LOADERS` gives to a float tensor, of one shape for all stimuli: of a PIL image,
+        (channels, height, width); of the pair of a film's frames and their rate, (channels, frames, height, width);
+        of the pair of a sound's samples and their rate, what the network takes.
     preprocessing : str
         What `preprocess` does, in words that go into the records.
     weights : str
@@ -53,6 +55,10 @@ class Network:
         The user's name for it; replaces the label.
     source : str
         Where the architecture comes from.
+    short : mapping of str to str
+        Names by which papers call layers, to their dotted names.
+    listed : tuple of str
+        Layers that are analysed when none are asked for; where empty, `canonical_layers` finds them.
     """
 
     name: str
@@ -65,6 +71,8 @@ class Network:
     modality: str = "image"
     alias: str | None = None
     source: str = "torchvision"
+    short: Mapping[str, str] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -86,7 +94,7 @@ class Network:
 
     def canonical(self) -> list[str]:
         """Return the at most 12 layers that are analysed when none are asked for; see `canonical_layers`."""
-        return canonical_layers(self.module)
+        return list(self.listed) or canonical_layers(self.module)
 
     def select(self, patterns: Iterable[str]) -> list[str]:
         """Find layers by shell-style patterns.
@@ -94,18 +102,18 @@ class Network:
         Parameters
         ----------
         patterns : iterable of str
-            As ``features.*`` or a layer's whole name; case counts.
+            As ``features.*``, a layer's whole name, or a short one, as ``conv5`` of AlexNet; case counts.
 
         Returns
         -------
         list of str
             Layers that match any pattern, in the module's order; empty if none does.
         """
-        wanted = list(patterns)
+        wanted = [self.short.get(pattern, pattern) for pattern in patterns]
         return [layer for layer in self.layers if any(fnmatchcase(layer, pattern) for pattern in wanted)]
 
     def shapes(self, layers: Sequence[str] | None = None) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Measure what layers give for one picture, by one forward pass of a grey one.
+        """Measure what layers give for one picture, by one forward pass of a grey or silent one.
 
         Parameters
         ----------
@@ -124,7 +132,7 @@ class Network:
         """
         asked = self.layers if layers is None else list(layers)
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
-        batch = self.preprocess(to_pil_image(torch.full((3, 256, 256), 0.5))).unsqueeze(0).to(device)
+        batch = self.preprocess(blank(self.modality)).unsqueeze(0).to(device)
         with Recorder(self.module, asked, lenient=layers is None) as record, torch.inference_mode():
             seen = record(batch)
         return {name: (type(self.module.get_submodule(name)).__name__, tuple(seen[name].shape[1:])) for name in seen}

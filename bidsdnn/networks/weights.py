@@ -8,7 +8,7 @@ import pickle
 import re
 import socket
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
+from bidsdnn.stimuli import file_sha256
 
 # Files that torchvision publishes carry the beginning of their sha256 in their names.
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]*$")
@@ -220,6 +221,102 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     problems = [f"{len(keys)} {kind}, first {keys[0]!r}" for kind, keys in found.items() if keys]
     if problems:
         raise DataError(f"{path}: weights do not fit the network ({'; '.join(problems)}); choose the matching one")
+
+
+def filled(
+    make: Callable[[], nn.Module],
+    *,
+    weights: str,
+    seed: int,
+    name: str,
+    published: Mapping[str, str],
+    current: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state,
+) -> tuple[nn.Module, str, str]:
+    """Make a module and fill it: with seeded random weights, published ones, or a file's.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the module, with random weights.
+    weights : str
+        ``none``, ``DEFAULT`` for the first published, the name of published ones, or a file.
+    seed : int
+        Of random weights.
+    name : str
+        The network, for errors.
+    published : mapping of str to str
+        URLs of published weights.
+    current : callable
+        Brings the names in a file up to date.
+
+    Returns
+    -------
+    module : nn.Module
+        In evaluation mode.
+    label : str
+        What the weights are called: ``none``, the published ones' name, or the file's.
+    sha256 : str
+        Of the file; of the module's state where there is none.
+
+    Raises
+    ------
+    ConfigError
+        If there are no such weights.
+    MissingInputError, DataError
+        If they cannot be had, or do not fit.
+    """
+    path = Path(weights).expanduser()
+    asked = next(iter(published), "") if weights == "DEFAULT" else weights
+    if weights == "none":
+        module = seeded(make, seed).eval()
+        return module, "none", state_sha256(module)
+    if asked not in published and not path.is_file():
+        known = ", ".join(["DEFAULT", "none", *sorted(published)] if published else ["none", "a file"])
+        raise ConfigError(f"weights {weights!r} of {name}: no such file, and not one of {known}")
+    if asked in published:
+        path = fetch(published[asked], checkpoint_folder(), name=name)
+    sha256 = file_sha256(path)
+    if asked in published:
+        check_hash(path, sha256)
+    state = current(read_state(path))
+    module = seeded(make, seed).eval()
+    load_state(module, state, path)
+    return module, asked if asked in published else path.name, sha256
+
+
+def without(prefixes: tuple[str, ...], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the entries of a state dict, in place, whose names begin with any of some words.
+
+    Parameters
+    ----------
+    prefixes : tuple of str
+    state : dict of str to Tensor
+
+    Returns
+    -------
+    dict of str to Tensor
+    """
+    for key in [key for key in state if key.startswith(prefixes)]:
+        del state[key]
+    return state
+
+
+def seeded(make: Callable[[], Any], seed: int) -> Any:
+    """Call a function under a seed, and leave the process's generator as it was.
+
+    Parameters
+    ----------
+    make : callable
+    seed : int
+
+    Returns
+    -------
+    object
+        What the function returns.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return make()
 
 
 def state_sha256(module: nn.Module) -> str:

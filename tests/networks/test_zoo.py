@@ -12,12 +12,15 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
+from bidsdnn.config import NetworkInput
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.networks import weights as files
 from bidsdnn.networks import zoo
 from bidsdnn.networks.network import MAX_CANONICAL
+from bidsdnn.networks.shortlists import short_names
 
 SMALLEST = ["demo", "alexnet", "squeezenet1_1", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"]
+SMALLEST += ["r3d_18", "cornet_z", "cornet_rt", "cornet_s", "vggish"]
 
 
 @pytest.fixture
@@ -35,7 +38,17 @@ def home(tmp_path, monkeypatch) -> Path:
 def test_the_table_has_all_of_torchvisions_classifiers_and_the_demo():
     assert len(zoo.NETWORKS) >= 81
     assert {"demo", "alexnet", "vit_h_14", "resnet50"} <= set(zoo.NETWORKS)
+    assert {"r3d_18", "mc3_18", "r2plus1d_18", "mvit_v2_s", "swin3d_t", "s3d"} <= set(zoo.NETWORKS)
     assert not {"fasterrcnn_resnet50_fpn", "fcn_resnet50", "raft_small"} & set(zoo.NETWORKS)
+    assert not [name for name in zoo.NETWORKS if "quantized" in name]
+
+
+def test_every_set_of_published_weights_can_be_asked_for():
+    for name in ("resnet50", "vit_h_14", "s3d"):
+        assert set(zoo.published(name)) == {entry.name for entry in models.get_model_weights(name)}
+    assert next(iter(zoo.published("resnet50"))) == "IMAGENET1K_V2"
+    assert list(zoo.published("cornet_s")) == ["IMAGENET1K"]
+    assert zoo.published("demo") == zoo.published("vggish") == {}
 
 
 def check_untrained(name: str) -> None:
@@ -177,6 +190,56 @@ def test_unknown_networks_offer_the_closest(home):
         with pytest.raises(ConfigError, match=f"'{name}' has no weights to download"):
             zoo.fetch_weights([name], folder=home)
     assert not home.exists()
+
+
+def test_short_names_are_layers_of_their_network():
+    alexnet = zoo.build("alexnet", weights="none")
+    assert alexnet.select(["conv1", "conv5", "fc6", "fc8"]) == [
+        "features.0",
+        "features.10",
+        "classifier.1",
+        "classifier.6",
+    ]
+    assert alexnet.select(["conv5_relu", "pool5"]) == ["features.11", "features.12"]
+    assert list(alexnet.short)[-1] == "fc8"
+
+
+@pytest.mark.parametrize(
+    ("name", "short", "layer"),
+    [
+        ("vgg16_bn", "conv5_3", "features.40"),
+        ("vgg11", "fc7_relu", "classifier.4"),
+        ("vgg16", "pool2", "features.9"),
+        ("vit_b_16", "block12", "encoder.layers.encoder_layer_11"),
+        ("swin_t", "stage4", "features.7"),
+        ("convnext_tiny", "stem", "features.0"),
+        ("densenet121", "stage4", "features.denseblock4"),
+        ("efficientnet_b0", "stage7", "features.7"),
+        ("regnet_y_400mf", "stage2", "trunk_output.block2"),
+        ("mvit_v2_s", "block16", "blocks.15"),
+        ("swin3d_t", "stage2", "features.2"),
+        ("maxvit_t", "stage1", "blocks.0"),
+    ],
+)
+def test_short_names_of_architectures(name, short, layer):
+    if name.startswith("regnet"):  # reads its widths from tensors
+        module = models.get_model(name)
+    else:
+        with torch.device("meta"):
+            module = models.get_model(name)
+    found = short_names(name, module)
+    assert found[short] == layer
+    assert set(found.values()) <= {layer for layer, _ in module.named_modules()}
+
+
+def test_what_is_given_replaces_the_networks_own_preparation():
+    given = NetworkInput(input_size=64, resize=64, mean=(0.5,) * 3, std=(0.25,) * 3)
+    network = zoo.build("resnet18", weights="none", given=given)
+    assert network.preprocess(Image.new("RGB", (90, 64), "white")).unique().tolist() == [2.0]
+    assert network.preprocessing.startswith("shorter side to 64 pixels")
+    film = zoo.build("r3d_18", weights="none", given=NetworkInput(modality="video", input_size=32, frames=4))
+    assert film.shapes(["fc"]) == {"fc": ("Linear", (400,))}
+    assert film.preprocess((np.zeros((9, 40, 60, 3), np.uint8), 30.0)).shape == (3, 4, 32, 32)
 
 
 def test_alias():
