@@ -299,6 +299,10 @@ def _absolute_name(text: str) -> str:
     file, colon, attribute = name.rpartition(":")
     if file.endswith(".py"):
         name = f"{_absolute_file(file)}{colon}{attribute}"
+    elif file == "hf" and Path(attribute).expanduser().is_dir():
+        name = f"hf:{Path(attribute).expanduser().absolute()}"
+    elif not colon and Path(name).suffix:  # a network in a file, as model.onnx
+        name = _absolute_file(name)
     return f"{alias}{equals}{name}{at}{_absolute_file(weights) if at else ''}"
 
 

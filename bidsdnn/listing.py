@@ -10,7 +10,8 @@ from bidsdnn.config import NetworkSpec
 from bidsdnn.lookup import summary
 from bidsdnn.methods import models, similarity
 from bidsdnn.methods.rdm import DISSIMILARITIES
-from bidsdnn.networks.zoo import NETWORKS, build, published
+from bidsdnn.networks.formats import saved_model
+from bidsdnn.networks.zoo import FILES, LIBRARIES, NETWORKS, build, holds_weights, published
 from bidsdnn.precomputed import NAME as PRECOMPUTED
 from bidsdnn.precomputed import precomputed_responses
 from bidsdnn.responses import ESTIMATORS
@@ -31,7 +32,9 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
     list of str
     """
     if what == "networks":
-        return [_network(name) for name in sorted(NETWORKS)]
+        others = {f"{prefix}:NAME": maker for prefix, maker in LIBRARIES.items()}
+        others |= {f"FILE{suffix}": maker for suffix, maker in FILES.items() if maker is not saved_model}
+        return [_network(name) for name in sorted(NETWORKS)] + [f"{k}\t{summary(v)}" for k, v in others.items()]
     if what == "layers":
         return [line for text in networks for line in _layers(text)]
     tables: dict[str, Any] = {
@@ -53,7 +56,7 @@ def _layers(text: str) -> list[str]:
     """Name, type, output shape and short name of each layer of a network; canonical ones carry a star."""
     # Names and shapes do not depend on the weights, so none need be there.
     spec = NetworkSpec.parse(text, weights="none")
-    network = build(spec.name, weights="none", seed=0, alias=spec.alias)
+    network = build(spec.name, weights="DEFAULT" if holds_weights(spec.name) else "none", seed=0, alias=spec.alias)
     canonical = set(network.canonical())
     lines = [f"# {network.name}: * is used without --layer"]
     called = {layer: short for short, layer in network.short.items()}

@@ -8,7 +8,7 @@ import pickle
 import re
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,24 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         raise DataError(
             f"{path}: weights do not fit the network ({_one_line(first)}); choose the matching one"
         ) from error
+    check_fit(missing, unexpected, path)
+
+
+def check_fit(missing: Sequence[str], unexpected: Sequence[str], path: Path) -> None:
+    """Refuse weights that leave something unfilled, or have something left over.
+
+    Parameters
+    ----------
+    missing, unexpected : sequence of str
+        Names of parameters and buffers.
+    path : Path
+        Where the weights came from.
+
+    Raises
+    ------
+    DataError
+        If there are any; names the first of each kind.
+    """
     found = {"missing": missing, "unexpected": unexpected}
     problems = [f"{len(keys)} {kind}, first {keys[0]!r}" for kind, keys in found.items() if keys]
     if problems:
@@ -231,6 +249,7 @@ def filled(
     name: str,
     published: Mapping[str, str],
     current: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state,
+    load: Callable[[nn.Module, dict[str, Tensor], Path], None] = load_state,
 ) -> tuple[nn.Module, str, str]:
     """Make a module and fill it: with seeded random weights, published ones, or a file's.
 
@@ -248,6 +267,8 @@ def filled(
         URLs of published weights.
     current : callable
         Brings the names in a file up to date.
+    load : callable
+        Fills the module from a state dict.
 
     Returns
     -------
@@ -280,7 +301,7 @@ def filled(
         check_hash(path, sha256)
     state = current(read_state(path))
     module = seeded(make, seed).eval()
-    load_state(module, state, path)
+    load(module, state, path)
     return module, asked if asked in published else path.name, sha256
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from bidsdnn.config import NetworkInput
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest, resolve
-from bidsdnn.networks import classifiers, cornet
+from bidsdnn.networks import classifiers, cornet, formats, libraries
 from bidsdnn.networks import weights as files
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.preprocessing import asked_preprocess, standard_preprocess
@@ -33,7 +33,8 @@ def build(
     Parameters
     ----------
     name : str
-        A row of `NETWORKS`, ``package.module:object`` or ``file.py:object``. The object is a `Network`, a
+        A row of `NETWORKS`, a row of `LIBRARIES` with a name behind it, as ``timm:resnet18``, a file of one of
+        the kinds in `FILES`, ``package.module:object`` or ``file.py:object``. The object is a `Network`, a
         module, or a function or class that makes one; it is called with those of ``weights=`` and ``seed=``
         that it names. A module may say by attributes how stimuli are prepared: ``preprocess`` (a function
         to a tensor from a PIL image, or from what its ``modality`` gives), or any field of
@@ -72,8 +73,30 @@ def _maker(name: str) -> Callable[..., Network]:
     """Find what builds the network of a name."""
     if name in NETWORKS:
         return NETWORKS[name]
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in LIBRARIES:
+        return partial(LIBRARIES[prefix], rest)
+    path = Path(name).expanduser()
+    if (path / "saved_model.pb").is_file():
+        path = path / "saved_model.pb"
+    if path.suffix.lower() in FILES:
+        return partial(FILES[path.suffix.lower()], path)
     found: Any = resolve(name, NETWORKS)
     return partial(users_network, name, found)
+
+
+def holds_weights(name: str) -> bool:
+    """Tell whether a network is a file with weights in it, which cannot be built without them.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    bool
+    """
+    return Path(name).suffix.lower() in FILES
 
 
 def fetch_weights(names: Iterable[str], *, folder: Path | None = None, progress: bool = False) -> list[Path]:
@@ -165,4 +188,17 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "vggish": vggish,
     **{name: partial(cornet.cornet, name) for name in cornet.MAKERS},
     **{name: partial(classifiers.classifier, name) for name in (*classifiers.PICTURES, *classifiers.FILMS)},
+}
+
+LIBRARIES: dict[str, Callable[..., Network]] = {
+    "timm": libraries.timm_network,
+    "hf": libraries.hf_network,
+    "open_clip": libraries.open_clip_network,
+}
+
+FILES: dict[str, Callable[..., Network]] = {
+    ".onnx": formats.onnx_network,
+    ".keras": formats.keras_network,
+    ".h5": formats.keras_network,
+    ".pb": formats.saved_model,
 }
