@@ -114,7 +114,8 @@ def _add_networks(g: Any) -> None:
     )
     g.add_argument(
         "--network", nargs="+", metavar="[ALIAS=]NAME[@WEIGHTS]",
-        help="networks by name, or file.py:build; `none` for no network (default: alexnet)",
+        help="networks by name (`--list networks`), timm:NAME, hf:NAME, open_clip:NAME, a file .onnx or .keras, or "
+        "file.py:build; `none` for no network (default: alexnet)",
     )  # fmt: skip
     g.add_argument(
         "--weights", metavar="DEFAULT|none|NAME|PATH", help="for networks without @WEIGHTS (default: DEFAULT)"

@@ -78,6 +78,20 @@ def test_flags_win_over_the_file(tmp_path):
         parse("in", "out", "session")
 
 
+def test_the_list_of_networks_says_which_weights_there_are(capsys):
+    assert cli.main(["--list", "networks"]) == 0
+    lines = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert lines["resnet50"] == "IMAGENET1K_V2, IMAGENET1K_V1, none"
+    assert lines["r3d_18"] == "KINETICS400_V1, none"
+    assert lines["vggish"] == "none"
+    assert lines["timm:NAME"].startswith("Build a network of timm")
+
+
+def test_the_list_of_layers_has_short_names(capsys):
+    assert cli.main(["--list", "layers", "--network", "alexnet"]) == 0
+    assert "  features.10\tConv2d\t256 x 13 x 13\tconv5\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("what", cli.LISTS)
 def test_lists_need_no_dataset(what, capsys):
     assert cli.main(["--list", what, "--network", "demo"]) == 0

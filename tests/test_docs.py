@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
+from bidsdnn.activations import build_networks
 from bidsdnn.bids.confounds import STRATEGIES
 from bidsdnn.bids.events import edit_events
 from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
 from bidsdnn.config import load_toml, resolve_config
+from bidsdnn.networks.zoo import FILES, LIBRARIES, build
 from bidsdnn.responses import ESTIMATORS
 
 ROOT = Path(__file__).parents[1]
@@ -67,3 +71,24 @@ def test_every_estimator_and_strategy_is_on_the_responses_page():
     assert all(f"| `{name}`" in text for name in ESTIMATORS)
     stems = {name.partition("-")[0] for name in STRATEGIES}
     assert all(f"`{stem}`" in text for stem in stems)
+
+
+def test_the_examples_of_the_networks_page_run(tmp_path):
+    text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+    (tmp_path / "c.toml").write_text(re.search(r"```toml\n(.*?)```", text, flags=re.S)[1])
+    needed = {"bids_dir": "in", "out_dir": "out", "analysis_level": "dnn", "network": ["mine=demo"]}
+    config = resolve_config({**load_toml(tmp_path / "c.toml"), **needed})
+    [(network, _)] = build_networks(config)
+    assert network.preprocess(Image.new("RGB", (90, 90), "white")).unique().tolist() == [2.0]
+    name, code = re.search(r"```python\n# (\w+\.py)\n(.*?)```", text, flags=re.S).groups()
+    (tmp_path / name).write_text(code)
+    ear = build(f"{tmp_path / name}:build", seed=1)
+    assert (ear.modality, ear.shapes(["3"])["3"][1]) == ("audio", (8, 10))
+
+
+def test_every_kind_of_network_is_on_the_networks_page():
+    text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+    assert all(f"`{prefix}:" in text for prefix in LIBRARIES)
+    assert all(f"`model{suffix}" in text for suffix in FILES if suffix != ".pb")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert all(f"bidsdnn[{extra}]`" in text for extra in extras if extra != "test")

@@ -340,6 +340,23 @@ _TABLE = (
     Reference("resnet", "inproceedings", ("He, Kaiming", "Zhang, Xiangyu", "Ren, Shaoqing", "Sun, Jian"), 2016,
               "Deep residual learning for image recognition",
               "IEEE Conference on Computer Vision and Pattern Recognition", "770-778", "10.1109/CVPR.2016.90"),
+    Reference("cornet", "inproceedings",
+              ("Kubilius, Jonas", "Schrimpf, Martin", "Kar, Kohitij", "Rajalingham, Rishi", "Hong, Ha",
+               "Majaj, Najib J.", "Issa, Elias B.", "Bashivan, Pouya", "Prescott-Roy, Jonathan", "Schmidt, Kailyn",
+               "Nayebi, Aran", "Bear, Daniel", "Yamins, Daniel L. K.", "DiCarlo, James J."), 2019,
+              "Brain-like object recognition with high-performing shallow recurrent ANNs",
+              "Advances in Neural Information Processing Systems", "32"),
+    Reference("vggish", "inproceedings",
+              ("Hershey, Shawn", "Chaudhuri, Sourish", "Ellis, Daniel P. W.", "Gemmeke, Jort F.", "Jansen, Aren",
+               "Moore, R. Channing", "Plakal, Manoj", "Platt, Devin", "Saurous, Rif A.", "Seybold, Bryan",
+               "Slaney, Malcolm", "Weiss, Ron J.", "Wilson, Kevin"), 2017,
+              "CNN architectures for large-scale audio classification",
+              "IEEE International Conference on Acoustics, Speech and Signal Processing", "131-135",
+              "10.1109/ICASSP.2017.7952132"),
+    Reference("r3d", "inproceedings",
+              ("Tran, Du", "Wang, Heng", "Torresani, Lorenzo", "Ray, Jamie", "LeCun, Yann", "Paluri, Manohar"), 2018,
+              "A closer look at spatiotemporal convolutions for action recognition",
+              "IEEE Conference on Computer Vision and Pattern Recognition", "6450-6459", "10.1109/CVPR.2018.00675"),
     Reference("squeezenet", "misc",
               ("Iandola, Forrest N.", "Han, Song", "Moskewicz, Matthew W.", "Ashraf, Khalid", "Dally, William J.",
                "Keutzer, Kurt"), 2016,
@@ -362,6 +379,7 @@ _TABLE = (
 )  # fmt: skip
 
 _FAMILIES = {
+    "vggish": "vggish", "cornet": "cornet", "r3d": "r3d", "mc3": "r3d", "r2plus1d": "r3d",
     "alexnet": "alexnet", "vgg": "vgg", "resnet": "resnet", "squeezenet": "squeezenet", "densenet": "densenet",
     "vit_": "vit", "convnext": "convnext",
 }  # fmt: skip

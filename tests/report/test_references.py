@@ -40,7 +40,8 @@ def test_every_work_can_be_cited(key):
 
 
 @pytest.mark.parametrize(
-    ("network", "key"), [("alexnet", "alexnet"), ("ResNet50+default", "resnet"), ("vit_b_16", "vit"), ("mine", None)]
+    ("network", "key"),
+    [("alexnet", "alexnet"), ("ResNet50+default", "resnet"), ("vit_b_16", "vit"), ("vggish", "vggish"), ("mine", None)],
 )
 def test_networks_know_their_paper(network, key):
     assert network_reference(network) == key
