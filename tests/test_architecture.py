@@ -50,7 +50,7 @@ OWNERS = {
     "jinja2": {"report"},
     "PIL": {"stimuli", "networks", "demo"},
     "bids": {"bids.dataset"},
-    "h5py": {"bids.arrays", "bids.precomputed.parts", "networks.extract"},
+    "h5py": {"bids.arrays", "bids.dnnbrain.arrays", "bids.precomputed.parts", "networks.extract"},
     "nilearn": {"methods", "spaces", "bids", "report", "demo"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -142,9 +142,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     found = {}
     with h5py.File(path, "r") as file:
-        for name, item in file.items():
-            if not isinstance(item, h5py.Dataset) or name.startswith("#"):
+        for name in file:
+            if name.startswith("#"):
                 continue
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link, which is not followed; copy the data into the file")
+            item = file[name]
+            if not isinstance(item, h5py.Dataset):
+                continue
+            if item.is_virtual or item.external:
+                raise ValueError(f"{name} lies in other files, which are not read; copy the data into the file")
             array = item[()] if item.shape != () else np.asarray(item[()])
             if h5py.check_ref_dtype(item.dtype) is not None:
                 cells = [np.asarray(file[reference][()]) for reference in array.ravel()]

@@ -12,12 +12,12 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from bidsdnn.bids.arrays import is_hdf5, read_arrays, read_attribute, read_rdms
+from bidsdnn.bids.dnnbrain import read_rdm
 from bidsdnn.bids.names import require
 from bidsdnn.errors import DataError
 
 FORMATS = ".npz, .npy, .mat, .tsv, DNNBrain's .rdm.h5, or a _relmat.h5 of ours"
 SYMMETRY = 1e-6
-DNNBRAIN = ("bRDM", "dRDM")
 ID_NAMES = ("stim_id", "stimulus_id", "stimuli", "ids", "names", "labels")
 """Arrays of text in a .npz, .mat or .h5 file that may name the stimuli."""
 FEWEST_STIMULI = 4
@@ -95,9 +95,7 @@ def _hdf5(path: Path, region: str) -> tuple[list[str] | None, np.ndarray]:
     if kind == "":
         ids, rdms = read_rdms(path)
         return ids, rdms[region][None] if region in rdms else np.array(list(rdms.values()))
-    if kind not in DNNBRAIN:
-        raise ValueError(f"type {kind!r} is none of {', '.join(DNNBRAIN)}")
-    arrays = {name: np.atleast_2d(array) for name, array in read_arrays(path).items()}
+    arrays = {name: np.atleast_2d(array) for name, array in read_rdm(path)[1].items()}
     if region not in arrays and len(arrays) > 1:
         raise ValueError(f"it holds {', '.join(arrays)}; name one of them, as in --rdm {next(iter(arrays))}={path}")
     return None, arrays.get(region, next(iter(arrays.values())))
