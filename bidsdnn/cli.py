@@ -101,7 +101,11 @@ def _add_data(g: Any) -> None:
 
 
 def _add_networks(g: Any) -> None:
-    g.add_argument(*_names("--stimuli-dir"), metavar="PATH", help="default: BIDS_DIR/stimuli")
+    g.add_argument(
+        *_names("--stimuli-dir"),
+        metavar="PATH",
+        help="a folder, or DNNBrain's NAME.stim.csv; default: BIDS_DIR/stimuli",
+    )
     g.add_argument(
         *_names("--stimulus-pictures"), action="store_true", help="put small pictures of the stimuli into the reports"
     )

@@ -183,6 +183,12 @@ class Config(BaseModel):
     verbose: int = Field(default=0, ge=0)
     notrack: bool = False
 
+    @property
+    def stim_csv(self) -> Path | None:
+        """The table of DNNBrain that ``--stimuli-dir`` names in place of a folder, if it does."""
+        listed = self.stimuli_dir is not None and self.stimuli_dir.name.endswith(".stim.csv")
+        return self.stimuli_dir if listed else None
+
     @field_validator(
         "bids_dir", "out_dir", "bids_database_dir", "work_dir", "stimuli_dir", "bids_filter_file", "stimulus_id_map"
     )

@@ -23,6 +23,7 @@ from bidsdnn.bids.atlases import atlas_regions
 from bidsdnn.bids.columns import read_columns
 from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.dnnbrain import folder_of, read_stim
 from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
@@ -90,7 +91,9 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         networks = activations.build_networks(config) if config.analysis_level != "group" else []
         id_map = read_id_map(config.stimulus_id_map) if config.stimulus_id_map else {}
         index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir, id_map=id_map)
-        reads_brains = config.analysis_level != "group" and not config.rdm
+        # At the dnn level the events say what was shown, unless a .stim.csv does.
+        listed = config.analysis_level == "dnn" and config.stim_csv is not None
+        reads_brains = config.analysis_level != "group" and not config.rdm and not listed
         loaded = load_participants(config, dataset, index) if reads_brains else []
         if config.analysis_level != "group" and loaded and all(one.error is not None for one in loaded):
             raise loaded[0].error  # type: ignore[misc]
@@ -116,7 +119,9 @@ def _rebuild(
         raise MissingInputError(f"{config.out_dir}: no results to report; run without --reports-only first")
     if config.analysis_level == "dnn":
         raise ConfigError("--reports-only: the dnn level has no report; ask for participant or group")
-    shown = reports.Shown(config.stimuli_dir or dataset.stimuli_dir, config.stimulus_pictures)
+    root = dataset.stimuli_dir if config.stimuli_dir is None else config.stimuli_dir
+    root = folder_of(root, read_stim(root)) if config.stim_csv else root
+    shown = reports.Shown(root, config.stimulus_pictures)
     if config.analysis_level == "group":
         announce(f"group: {reports.group_page(derivatives, shown)}")
         return []
@@ -135,7 +140,7 @@ def _rebuild(
 def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     """Extract activations to the stimuli, and compute the layers' RDMs.
 
-    Without events, every picture of the stimuli folder is taken.
+    Without events, every picture of the stimuli folder is taken; of a ``.stim.csv`` in any case.
 
     Parameters
     ----------

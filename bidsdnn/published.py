@@ -56,7 +56,7 @@ def read_published(config: Config, known: Sequence[str]) -> Published:
     ----------
     config : Config
     known : sequence of str
-        Stimuli of the stimuli folder.
+        Stimuli of the stimuli folder or ``.stim.csv``.
 
     Returns
     -------
@@ -75,7 +75,8 @@ def read_published(config: Config, known: Sequence[str]) -> Published:
         ids, rdms = read_people(path, region=region)
         named = name_stimuli(ids, count_stimuli(rdms.shape[1], path), known, path)
         if ids is None:
-            logger.warning("%s: holds no names; its stimuli are taken to be those of the folder in sorted order", path)
+            order = "the folder in sorted order" if config.stim_csv is None else f"{config.stim_csv.name} in its order"
+            logger.warning("%s: holds no names; its stimuli are taken to be those of %s", path, order)
         shared = shared or named
         if sorted(named) != sorted(shared):
             raise DataError(f"--rdm {path}: other stimuli than the first file; give one set for all")

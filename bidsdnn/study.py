@@ -26,7 +26,7 @@ from bidsdnn.bids.names import require
 from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
-from bidsdnn.errors import ConfigError, MissingInputError
+from bidsdnn.errors import ConfigError
 from bidsdnn.features import check_features
 from bidsdnn.geometry import METRICS, is_own
 from bidsdnn.geometry import check as check_rsa
@@ -300,11 +300,8 @@ def notes(config: Config, one: Participant) -> list[str]:
 
 
 def all_stimuli(study: Study) -> Stimuli:
-    """Every picture of the stimuli folder, with its hash."""
-    stimuli = Stimuli.from_folder(study.index.root)
-    if not len(stimuli):
-        raise MissingInputError(f"{study.index.root}: no pictures; give their folder with --stimuli-dir")
-    return stimuli.with_hashes()
+    """Every picture of the stimuli folder or ``.stim.csv``, with its hash."""
+    return study.index.pictures().with_hashes()
 
 
 def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, str]]:

@@ -200,7 +200,7 @@ def reordered(rdms: np.ndarray, ids: Sequence[str], wanted: Sequence[str]) -> np
 
 
 def name_stimuli(ids: Sequence[str] | None, n: int, known: Sequence[str], path: Path) -> list[str]:
-    """Names of an RDM's stimuli: the file's own, else those of the stimuli folder in sorted order.
+    """Names of an RDM's stimuli: the file's own, else all that are known, in their order.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def name_stimuli(ids: Sequence[str] | None, n: int, known: Sequence[str], path: 
     n : int
         Stimuli of the RDM.
     known : sequence of str
-        Stimuli of the folder.
+        Stimuli of the folder, sorted, or of a ``.stim.csv``.
     path : Path
         Named in the error.
 
@@ -237,4 +237,4 @@ def name_stimuli(ids: Sequence[str] | None, n: int, known: Sequence[str], path: 
             f"--rdm {path}: {n} stimuli without names, the stimuli folder has {len(known)}; "
             "give that of these stimuli with --stimuli-dir"
         )
-    return sorted(known)
+    return list(known)

@@ -17,7 +17,9 @@ from typing import Literal
 
 import pandas as pd
 
+from bidsdnn.bids.dnnbrain import STIM, stimuli_of
 from bidsdnn.errors import DataError
+from bidsdnn.stimuli import Stimuli
 
 MODALITIES = {
     "image": ".jpg .jpeg .png .bmp .tif .tiff .gif .webp .ppm .svg",
@@ -64,13 +66,18 @@ class StimulusIndex:
         once and only where they stay inside, links without content are kept.
     id_map : mapping of str to str, optional
         Files of ids that are no file names; what it says goes before all other readings.
+
+    Notes
+    -----
+    In place of a folder a ``.stim.csv`` may be given, whose stimuli are then all that there are.
     """
 
     def __init__(self, root: Path, *, id_map: Mapping[str, str] | None = None) -> None:
-        self.root = root
+        self._listed = stimuli_of(root) if root.name.endswith(STIM) else None
+        self.root = root if self._listed is None else self._listed.root
         self.id_map = dict(id_map or {})
-        self._real = Path(os.path.realpath(root))
-        self.files = tuple(sorted(_walk(self._real)))
+        self._real = Path(os.path.realpath(self.root))
+        self.files = tuple(sorted(_walk(self._real) if self._listed is None else self._listed.ids))
         self._paths = _by_key(self.files, str)
         self._basenames = _by_key(self.files, _basename)
         self._bare_paths = _by_key(self.files, lambda name: str(PurePosixPath(name).with_suffix("")))
@@ -79,6 +86,16 @@ class StimulusIndex:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def pictures(self) -> Stimuli:
+        """Every picture there is, without hashes: of a folder in sorted order, of a ``.stim.csv`` in its own.
+
+        Raises
+        ------
+        MissingInputError
+            If there is none.
+        """
+        return Stimuli.from_folder(self.root) if self._listed is None else self._listed
 
     def resolve(self, value: str) -> Resolution:
         """Find the file that a value of an events table means.

@@ -9,13 +9,18 @@ from bidsdnn.bids.dnnbrain.arrays import (
     write_rdm,
     write_roi,
 )
-from bidsdnn.bids.dnnbrain.joined import read_act, stim_beside
+from bidsdnn.bids.dnnbrain.joined import ACT, RDM, ROI, STIM, read_act, stim_beside
 from bidsdnn.bids.dnnbrain.masks import read_dmask, write_dmask
-from bidsdnn.bids.dnnbrain.stimulus_files import StimFile, read_stim, stimuli_of, write_stim
+from bidsdnn.bids.dnnbrain.stimulus_files import StimFile, folder_of, read_stim, stimuli_of, write_stim
 
 __all__ = [
+    "ACT",
+    "RDM",
     "RDM_TYPES",
+    "ROI",
+    "STIM",
     "StimFile",
+    "folder_of",
     "read_act",
     "read_dmask",
     "read_layers",

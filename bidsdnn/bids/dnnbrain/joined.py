@@ -16,7 +16,7 @@ from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.methods.reduce import blocks
 from bidsdnn.patterns import BLOCK, Group, Patterns
 
-STIM, ACT, ROI = ".stim.csv", ".act.h5", ".roi.h5"
+STIM, ACT, ROI, RDM = ".stim.csv", ".act.h5", ".roi.h5", ".rdm.h5"
 
 
 def stim_beside(path: Path) -> Path:

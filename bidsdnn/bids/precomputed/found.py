@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bidsdnn.bids.dnnbrain import ACT, RDM, ROI
 from bidsdnn.bids.files import read_table
 from bidsdnn.bids.names import natural, parse, same
 from bidsdnn.bids.precomputed.labels import Labels, read_labels, share_out, table_beside
@@ -26,6 +27,9 @@ _MODULATED = re.compile(r"x.+\^\d+$")
 _SESSION = re.compile(r"ses(?:sion)?-?0*([0-9]+|[0-9a-zA-Z]+)")
 _OTHER = ("bold", "mask", "dseg", "probseg", "T1w", "T2w", "boldref", "statmap", "betaseries", "xfm", "meanvol", "R2")
 """Suffixes of images that are no table of responses."""
+
+_NO_RESPONSES = (ACT, RDM)
+"""Endings of DNNBrain's files that may lie beside those of responses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +212,7 @@ def spm(files: Sequence[Path], asked: Asked) -> list[Part]:
 
 
 def regions(files: Sequence[Path], asked: Asked) -> list[Part]:
-    """Regions' series: ``timeseries.tsv``, ``.ptseries.nii``, HDF5 of (volumes, regions) a run; a label a volume."""
+    """Regions' series: ``timeseries.tsv``, ``.ptseries.nii``, ``.roi.h5``, HDF5 tables a run; a label a volume."""
     tables = [
         path
         for path in files
@@ -217,7 +221,7 @@ def regions(files: Sequence[Path], asked: Asked) -> list[Part]:
     ]
     runs = {(path, ""): count_maps(path) for path in _chosen(tables, asked) if table_beside(path, files)}
     for path in files:
-        if path.suffix in (".h5", ".hdf5") and table_beside(path, files):
+        if path.suffix in (".h5", ".hdf5") and not path.name.endswith(_NO_RESPONSES) and table_beside(path, files):
             runs |= {(path, key): shape[0] for key, shape in parcel_runs(path).items()}
     parts, groups = [], {table_beside(path, files): True for path, _ in runs}
     for table in filter(None, groups):
@@ -225,7 +229,9 @@ def regions(files: Sequence[Path], asked: Asked) -> list[Part]:
         for (path, key), labels in share_out(read_labels(table, asked=asked.column, gaps=True), mine).items():
             rows = np.flatnonzero([name != "" for name in labels.ids])
             whole = _part(path, labels.ids, np.arange(len(labels.ids)))
-            named = [own or other or key for own, other in zip(labels.run, whole.run, strict=True)]
+            named = [
+                own or other or (key if key != ROI else "") for own, other in zip(labels.run, whole.run, strict=True)
+            ]
             ses = [own or other for own, other in zip(labels.ses, whole.ses, strict=True)]
             of = [tuple(column[row] for row in rows) for column in (labels.ids, named, ses)]
             parts.append(Part(path, of[0], rows, of[1], of[2], table, key))
@@ -239,7 +245,7 @@ def betas(files: Sequence[Path], asked: Asked) -> list[Part]:
         for path in files
         if path.name.endswith((*IMAGES, ".dscalar.nii", *ARRAYS))
         and parse(path)["suffix"] not in _OTHER
-        and not path.name.endswith(("_R.func.gii", ".R.func.gii"))
+        and not path.name.endswith(("_R.func.gii", ".R.func.gii", ROI, *_NO_RESPONSES))
         and parse(path).get("hemi") != "R"
         and table_beside(path, files) is not None
     ]

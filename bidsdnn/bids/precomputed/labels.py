@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from bidsdnn.bids.dnnbrain import STIM, read_stim
 from bidsdnn.bids.events import choose_stimulus_column, read_tsv
 from bidsdnn.errors import DataError
 
@@ -50,7 +51,7 @@ class Labels:
 def stem_of(path: Path) -> str:
     """A file's name without its ending."""
     return re.sub(
-        r"(\.(nii|gz|hdf5|h5|mat|npy|tsv|txt|gii|func|shape|dscalar|ptseries|dtseries|mgh|mgz))+$", "", path.name
+        r"(\.(nii|gz|hdf5|h5|roi|mat|npy|tsv|txt|gii|func|shape|dscalar|ptseries|dtseries|mgh|mgz))+$", "", path.name
     )
 
 
@@ -70,7 +71,7 @@ def table_beside(path: Path, files: Sequence[Path]) -> Path | None:
     """
     there = set(files) - {path}
     stem = stem_of(path)
-    own = [path.with_name(f"{stem}{middle}{end}") for middle in _OWN for end in (".tsv", ".txt")]
+    own = [path.with_name(f"{stem}{middle}{end}") for middle in _OWN for end in (".tsv", ".txt", STIM)]
     shared = [
         folder / f"{name}{end}"
         for folder in (path.parent, path.parent.parent)
@@ -88,6 +89,7 @@ def table_beside(path: Path, files: Sequence[Path]) -> Path | None:
         and any(one.name.endswith(f"{name}{end}") for name in _FOLDER for end in (".tsv", ".txt"))
         and stem_of(one).split("_")[0] == stem.split("_")[0]
     ]
+    named = named or [one for one in files if one.parent == path.parent and one.name.endswith(STIM)]
     return named[0] if len(named) == 1 else None
 
 
@@ -97,7 +99,7 @@ def read_labels(path: Path, *, asked: str | None = None, gaps: bool = False) -> 
     Parameters
     ----------
     path : Path
-        A TSV with a header, or a text file of one identifier a line.
+        A TSV with a header, a text file of one identifier a line, or DNNBrain's ``.stim.csv``.
     asked : str, optional
         The column that names stimuli, from ``--stimulus-column``.
     gaps : bool
@@ -116,6 +118,11 @@ def read_labels(path: Path, *, asked: str | None = None, gaps: bool = False) -> 
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         ids = tuple(line.strip() for line in lines if line.strip())
         return Labels(path, ids, ("",) * len(ids), ("",) * len(ids))
+    if path.name.endswith(STIM):
+        stim = read_stim(path)
+        # All of its columns but three are floats, runs too.
+        texts = stim.table.map(lambda value: str(value).removesuffix(".0"))
+        return Labels(path, tuple(stim.ids), _column(texts, _RUN_COLUMNS), _column(texts, _SESSION_COLUMNS))
     table = read_tsv(path)
     column = asked if asked in table else next((name for name in _LABEL_COLUMNS if name in table), None)
     if column is None or (asked is not None and asked not in table):

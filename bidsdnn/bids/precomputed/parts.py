@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from bidsdnn.bids.dnnbrain import ROI, read_roi
 from bidsdnn.bids.meshes import Meshes
 from bidsdnn.bids.names import require
 from bidsdnn.errors import DataError
@@ -55,7 +56,7 @@ class Part:
     labels : Path or None
         The table that the names stand in, where they are not in file names or headers.
     key : str
-        Dataset of an HDF5 file that holds one a run, (rows, regions).
+        Dataset of an HDF5 file that holds one a run, (rows, regions); of DNNBrain's its ending.
     """
 
     path: Path
@@ -152,6 +153,8 @@ def read_part(part: Part, space: Space) -> np.ndarray:
     DataError
         If the file is damaged, or on another grid.
     """
+    if part.key == ROI:
+        return np.asarray(read_roi(part.path)[1][part.rows], dtype=np.float32)
     if part.key:
         with _open_hdf5(part.path) as file:
             return np.asarray(file[part.key][()], dtype=np.float32)[part.rows]
@@ -175,6 +178,8 @@ def is_parcels(part: Part) -> bool:
 
 def parcel_runs(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of an HDF5 file's tables, (rows, regions) each, by their names; none if it holds something else."""
+    if path.name.endswith(ROI):
+        return {ROI: read_roi(path)[1].shape}
     with _open_hdf5(path) as file:
         shapes = {name: tuple(one.shape) for name, one in file.items() if isinstance(one, h5py.Dataset)}
         tables = len(shapes) == len(file) and all(len(shape) == 2 for shape in shapes.values())
@@ -186,10 +191,23 @@ def _parcels_of(parts: Sequence[Part]) -> Parcels:
     """Regions of the first file; a file without names must have as many in every run."""
     if not parts[0].key:
         return Parcels.from_files([part.path for part in parts])
+    if parts[0].key == ROI:
+        return _regions_of(parts)
     sizes = {part.path: parcel_runs(part.path)[part.key][1] for part in parts}
     if len(set(sizes.values())) > 1:
         raise DataError(f"{parts[0].path}: files have {sorted(set(sizes.values()))} regions; give files of one atlas")
     return Parcels(tuple(f"parcel{number}" for number in range(1, sizes[parts[0].path] + 1)))
+
+
+def _regions_of(parts: Sequence[Part]) -> Parcels:
+    """Regions that the files name themselves, the same in all."""
+    first = read_roi(parts[0].path)[0]
+    for part in parts:
+        if part.key != ROI or read_roi(part.path)[0] != first:
+            raise DataError(
+                f"{part.path}: other regions than {parts[0].path}; give files of the same regions, in one order"
+            )
+    return Parcels(tuple(first))
 
 
 def _whole(shape: tuple[int, ...], affine: np.ndarray, near: Sequence[Path]) -> tuple[Volume, list[str]]:
