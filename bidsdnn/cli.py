@@ -128,7 +128,7 @@ def _add_networks(g: Any) -> None:
     g.add_argument(
         "--features", nargs="+", metavar="NAME=PATH",
         help="features of stimuli or runs, used as a network's layer is: a table or array with a row a stimulus, "
-        "samples of each stimulus, or a BIDS dataset's _stim.tsv",
+        "DNNBrain's .act.h5, samples of each stimulus, or a BIDS dataset's _stim.tsv",
     )  # fmt: skip
     g.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where networks run (default: auto)")
     g.add_argument(

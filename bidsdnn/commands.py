@@ -1,4 +1,4 @@
-"""The commands beside ``bidsdnn``: write the demo dataset, download weights."""
+"""The commands beside ``bidsdnn``: write the demo dataset, download weights, convert files."""
 
 from __future__ import annotations
 
@@ -69,3 +69,36 @@ def fetch(argv: Sequence[str] | None = None) -> int:
         return 0
 
     return guarded(download)
+
+
+def convert(argv: Sequence[str] | None = None) -> int:
+    """Run ``bidsdnn-convert``: write this program's activations and RDMs as DNNBrain's files.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    p = argparse.ArgumentParser(
+        prog="bidsdnn-convert", description="Convert between this program's files and DNNBrain's."
+    )
+    p.add_argument("source", metavar="IN", type=Path, help="..._activations.h5, ..._relmat.h5, or NAME.stim.csv")
+    p.add_argument("target", metavar="OUT", type=Path, help="NAME.act.h5, NAME.rdm.h5, or NAME_events.tsv")
+    p.add_argument(
+        "--stimuli-dir", type=Path, default=Path("stimuli"),
+        help="what the NAME.stim.csv beside OUT calls the stimuli's folder; default: stimuli",
+    )  # fmt: skip
+    a = p.parse_args(argv)
+
+    def write() -> int:
+        from bidsdnn.bids.dnnbrain.convert import convert
+
+        for path in convert(a.source, a.target, stimuli_dir=a.stimuli_dir):
+            print(path)
+        return 0
+
+    return guarded(write)

@@ -159,7 +159,7 @@ def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     if shown:
         extract(study, shown)
     else:
-        logger.info("no events: all pictures in %s are taken", study.index.root)
+        logger.info("all pictures of %s are taken", study.config.stim_csv or study.index.root)
         extract_stimuli(study, all_stimuli(study), {})
     folder = study.derivatives.root / "stimuli"
     study.announce(f"dnn: {folder}")

@@ -45,6 +45,9 @@ Where every asked participant failed for the same reason, the status is that rea
 - `bidsdnn-demo DIR [--participants 3 --stimuli 48 --spaces volume --seed 0]` writes a BIDS dataset with planted truth.
 - `bidsdnn-fetch NETWORK[@WEIGHTS]... [--dir DIR]` downloads weights for compute nodes without internet; there, set
   `TORCH_HOME=DIR`.
+- `bidsdnn-convert IN OUT [--stimuli-dir stimuli]` writes `..._activations.h5` as DNNBrain's `NAME.act.h5` and
+  `..._relmat.h5` as its `NAME.rdm.h5`, each with a `NAME.stim.csv`, and a `NAME.stim.csv` as `NAME_events.tsv`
+  ([DNNBrain](dnnbrain.md)).
 """
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from bidsdnn.bids.dnnbrain import ACT, read_act, read_stim, stim_beside
 from bidsdnn.bids.feature_files import (
     IDS,
     NAMES_FILE,
@@ -80,7 +81,7 @@ class Features:
         Returns
         -------
         Patterns
-            One group, in the order asked.
+            In the order asked; one group, or one a layer.
 
         Raises
         ------
@@ -171,7 +172,8 @@ def read_features(name: str, path: Path) -> Features:
         A folder of ``_stim.tsv[.gz]`` recordings, such as a BIDS dataset, or one such file; a folder with a table
         (columns ``onset`` and maybe ``duration``) or an array (with its times) for each stimulus; a table of all
         stimuli with or without onsets, also in long form (``onset``, ``feature``, ``value``); or an array with a row
-        a stimulus, ``.npz`` (``stimulus_id`` and ``values``) or ``.npy`` beside its ``file_names.txt``.
+        a stimulus, ``.npz`` (``stimulus_id`` and ``values``), ``.npy`` beside its ``file_names.txt``, or all layers of
+        DNNBrain's ``.act.h5`` beside its ``.stim.csv``.
 
     Returns
     -------
@@ -207,12 +209,18 @@ def read_features(name: str, path: Path) -> Features:
 
 def _of_file(name: str, path: Path) -> Features:
     content = [path]
+    if path.name.endswith(ACT):
+        table = stim_beside(path)
+        layers = read_act(path, read_stim(table), network=name)
+        return Features(name, path, stimuli=layers, content=_content((path, table)))
     if path.suffix in ARRAYS:
         ids, values = named_rows(path)
         content += [path.with_name(NAMES_FILE)] if path.suffix == ".npy" else []
         return Features(name, path, stimuli=_patterns(name, path, ids, values), content=_content(tuple(content)))
     if path.suffix not in TABLES:
-        raise DataError(f"--features {name}={path}: not a folder, table or array; give {', '.join(TABLES + ARRAYS)}")
+        raise DataError(
+            f"--features {name}={path}: not a folder, table or array; give {', '.join((*TABLES, *ARRAYS, ACT))}"
+        )
     frame = text_table(path)
     column = next((one for one in IDS if one in frame), None)
     if column is None:
