@@ -114,7 +114,9 @@ def compare_published(
     columns = read_columns(config.columns, index=study.index, sub=label)
     own = config.parameters.get("rsa", {})
     content = digest({
-        "rdms": found.content, "networks": [made for _, made in features], "metric": config.rdm_metric, "label": label,
+        # The order counts where a file names no stimuli.
+        "rdms": found.content, "order": found.ids, "networks": [made for _, made in features],
+        "metric": config.rdm_metric, "label": label,
         "comparisons": config.rdm_comparison, "permutations": config.permutations, "seed": seed, "parameters": own,
         "columns": {name: table.to_csv() for name, table in columns.items()}, "iterate": config.iterate,
         **own_sources([config.rdm_metric, own.get("layer_metric", ""), *config.rdm_comparison]),

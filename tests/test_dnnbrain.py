@@ -95,6 +95,18 @@ def test_the_examples_rdm_is_taken_in_the_order_of_its_table(ran):
     assert found.drop("conv5").max() < 0.99
 
 
+def test_the_same_rdm_in_another_order_is_another_result(ran, tmp_path):
+    out = tmp_path / "rsa"
+    shutil.copytree(ran / "rsa", out)
+    options = ["--network", "demo", "--rdm", f"IT={ran / 'theirs' / 'it.rdm.h5'}", *FAST]
+    stim = ["--stimuli-dir", str(ran / "objects.stim.csv"), "--reports-only"]
+    assert main([str(ran / "study"), str(out), "participant", *options, *stim]) == 0
+    # A folder's stimuli are in sorted order, which is not the table's.
+    assert main([str(ran / "study"), str(out), "participant", *options, "--stimuli-dir", str(ran / "pictures")]) == 0
+    found = read_table(next(out.glob(f"sub-01/func/*{MODEL}_desc-rsa_results.tsv")))
+    assert found["similarity"].max() < 0.9
+
+
 def test_the_examples_rdms_and_events(ran):
     kind, rdms = read_rdm(ran / "mine.rdm.h5")
     ids, ours = read_rdms(ran / "out" / "stimuli" / f"{MODEL}_stat-correlation_relmat.h5")
