@@ -227,16 +227,15 @@ class KerasLayers(nn.Module):
 
     def __init__(self, keras: Any, model: Any, *, channels_first: bool) -> None:
         super().__init__()
-        layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
-        layers = [layer for layer in layers if isinstance(layer.output, keras.KerasTensor)]
+        kinds, inputs, outputs = _tapped(keras, model)
         # In tuples, because torch would register Keras's own modules, which no hook reaches.
-        self._held = (keras, keras.Model(model.inputs, [layer.output for layer in layers]))
+        self._held = (keras, keras.Model(inputs, outputs))
         self._channels_first = channels_first
-        self._names = [re.sub(r"[^0-9A-Za-z_]+", "_", layer.name) for layer in layers]
+        self._names = list(kinds)
         # The same tensors as Keras's, so that moving and hashing this module is moving and hashing the model.
         self.variables = nn.ParameterList([variable.value for variable in model.variables])
-        for name, layer in zip(self._names, layers, strict=True):
-            self.add_module(name, type(type(layer).__name__, (nn.Identity,), {})())
+        for name, kind in kinds.items():
+            self.add_module(name, type(kind, (nn.Identity,), {})())
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Run the model on pictures of shape (n, 3, height, width)."""
@@ -250,6 +249,32 @@ class KerasLayers(nn.Module):
             maps = output.ndim > 3 and not self._channels_first
             last = self.get_submodule(name)(output.movedim(-1, 1) if maps else output)
         return last
+
+
+def _tapped(keras: Any, model: Any) -> tuple[dict[str, str], Any, list[Any]]:
+    """Kinds by name, the inputs, and the outputs of all layers, in the order of calls; of shared ones the last call.
+
+    The graph is gone through anew, with the same layers, because a layer that is itself a model knows its output
+    within that model only.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+
+    def call(layer: Any, *given: Any, **more: Any) -> Any:
+        output = layer(*given, **more)
+        if isinstance(output, keras.KerasTensor):
+            name = re.sub(r"[^0-9A-Za-z_]+", "_", layer.name)
+            found.pop(name, None)
+            found[name] = type(layer).__name__, output
+        return output
+
+    if isinstance(model, keras.Sequential):
+        inputs = keras.Input(batch_shape=model.inputs[0].shape)
+        current = inputs
+        for layer in model.layers:
+            current = call(layer, current)
+    else:
+        inputs = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call).inputs
+    return {name: kind for name, (kind, _) in found.items()}, inputs, [output for _, output in found.values()]
 
 
 @contextmanager

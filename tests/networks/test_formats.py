@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,8 @@ from torch import nn
 from bidsdnn.config import NetworkInput, resolve_config
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.networks import formats, zoo
+from bidsdnn.networks.extract import extract
+from bidsdnn.stimuli import Stimuli
 
 PICTURES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -135,6 +138,44 @@ def test_keras(saved, keras):
     torch.testing.assert_close(seen["sum"], first.permute(0, 3, 1, 2))
     white = network.preprocess(Image.new("RGB", (20, 16), "white"))
     torch.testing.assert_close(white, torch.full((3, 16, 16), 255.0))
+
+
+def test_keras_models_within_models_and_layers_called_twice(keras, tmp_path):
+    steps = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, name="c"), keras.layers.ReLU()]
+    base = keras.Sequential(steps, name="base")
+    pictures = keras.Input((16, 16, 3))
+    shared = keras.layers.Conv2D(4, 3, padding="same", name="shared")
+    x = shared(shared(base(pictures)))
+    model = keras.Model(pictures, keras.layers.Dense(2, name="out")(keras.layers.Flatten(name="flat")(x)))
+    model.save(tmp_path / "nested.keras")
+    seen = outputs(zoo.build(str(tmp_path / "nested.keras")), PICTURES)
+    given = PICTURES.permute(0, 2, 3, 1)
+    inner = base(given)
+    torch.testing.assert_close(seen["base"], inner.detach().permute(0, 3, 1, 2))
+    torch.testing.assert_close(seen["shared"], shared(shared(inner)).detach().permute(0, 3, 1, 2))
+    torch.testing.assert_close(seen["out"], model(given).detach())
+    base.save(tmp_path / "sequential.keras")
+    sequential = zoo.build(str(tmp_path / "sequential.keras"))
+    assert sequential.canonical()[0] == "c"
+    torch.testing.assert_close(outputs(sequential, PICTURES)[sequential.canonical()[1]], seen["base"])
+
+
+@pytest.mark.parametrize("kind", ["exported", "saved"])
+def test_files_are_extracted_in_threads_as_one_by_one(kind, request, tmp_path):
+    network = zoo.build(str(request.getfixturevalue(kind)))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
+    (tmp_path / "pictures").mkdir()
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{i}.png")
+    stimuli = Stimuli.from_folder(tmp_path / "pictures")
+    for workers in (1, 3):
+        extract(network, stimuli, network.canonical(), tmp_path / f"{workers}.h5", workers=workers, batch_size=2)
+    given = torch.stack([network.preprocess(Image.fromarray(picture)) for picture in pixels])
+    expected = outputs(network, given)
+    with h5py.File(tmp_path / "1.h5") as one, h5py.File(tmp_path / "3.h5") as three:
+        for layer in network.canonical():
+            assert np.array_equal(one[layer][:], three[layer][:])
+            np.testing.assert_allclose(one[layer][:], expected[layer].flatten(1).numpy(), atol=1e-5, rtol=1e-4)
 
 
 def test_untrained_keras_networks_are_seeded(saved):

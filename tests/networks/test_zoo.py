@@ -269,6 +269,14 @@ def sized(broken=False):
 def misfit(): return sized(broken=True)
 def whole(weights, seed): return zoo.build("demo", weights="none", seed=seed)
 instance = Net()
+def filmed():
+    net = nn.Sequential(nn.Conv3d(3, 2, 3), nn.ReLU())
+    net.modality, net.input_size, net.frames, net.frame_rate = "video", 32, 4, 10.0
+    return net
+def smelling():
+    net = filmed()
+    net.modality = "smell"
+    return net
 def wrong(): return 3
 number = 3
 """
@@ -301,6 +309,9 @@ def test_users_modules_are_reproducible_and_say_how_pictures_are_prepared(users)
     sized = zoo.build(f"{users}:sized").preprocess(white)
     assert sized.shape == (3, 32, 32)
     assert (sized == 0.5).all()
+    film = zoo.build(f"{users}:filmed")
+    assert (film.modality, film.shapes(["1"])["1"][1]) == ("video", (2, 2, 30, 30))
+    assert film.preprocessing.startswith("4 frames at 10 a second")
     assert zoo.build(f"{users}:instance").shapes(["0"])["0"][0] == "Conv2d"
 
 
@@ -309,6 +320,7 @@ def test_users_modules_are_reproducible_and_say_how_pictures_are_prepared(users)
     [
         ("wrong", "expected a torch module or a Network, got int"),
         ("number", "expected a network or a function that makes one, got int"),
+        ("smelling", "modality, input_size, mean or std of the module is not usable .*smell"),
         ("misfit", "input_size, mean or std of the module is not usable"),
         ("absent", "did you mean|there are"),
     ],
