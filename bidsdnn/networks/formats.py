@@ -75,6 +75,7 @@ def onnx_network(path: Path, *, weights: str, seed: int) -> Network:
         model = onnx.load(path)
     except Exception as error:  # protobuf's errors have no base of their own
         raise DataError(f"{path}: not a readable ONNX file ({_line(error)}); export it again") from error
+    _without_identities(model.graph)
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = [entry for entry in model.graph.input if entry.name not in held]
     sizes = [axis.dim_value or None for axis in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
@@ -84,7 +85,7 @@ def onnx_network(path: Path, *, weights: str, seed: int) -> Network:
     try:
         module = _flat(converter.convert(model)).eval()
     except NotImplementedError as error:
-        raise DataError(f"{path}: {_line(error)}; export it with other operators") from error
+        raise DataError(f"{path}: {_line(error)}; export it with opset_version=17, or other operators") from error
     preprocess, preprocessing = standard_preprocess(side, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     try:
         with torch.inference_mode():
@@ -95,6 +96,20 @@ def onnx_network(path: Path, *, weights: str, seed: int) -> Network:
         ) from error
     made = Network(path.name, module, preprocess, preprocessing, "own", None, file_sha256(path), source="onnx")
     return with_listed(made, ordered=True)
+
+
+def _without_identities(graph: Any) -> None:
+    """Take out the nodes that pass on what they get, as exporters make for equal weights: the converter knows few."""
+    outputs = {entry.name for entry in graph.output}
+    idle = [node for node in graph.node if node.op_type == "Identity" and node.output[0] not in outputs]
+    source = {node.output[0]: node.input[0] for node in idle}
+    for node in idle:
+        graph.node.remove(node)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            while name in source:
+                name = source[name]
+            node.input[i] = name
 
 
 def _flat(graph: Any) -> nn.Module:

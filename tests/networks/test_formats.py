@@ -234,3 +234,35 @@ def test_no_library_is_imported_before_it_is_asked_for():
     code = f"import sys, bidsdnn.networks.zoo; print({extras} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_16"])
+def test_exported_classifiers_are_their_originals(name, tmp_path):
+    for module in ("onnx", "onnx2torch"):
+        pytest.importorskip(module)
+    original = zoo.build(name, weights="none")
+    picture = original.preprocess(Image.effect_noise((300, 260), 60).convert("RGB"))[None]
+    path, axes = tmp_path / "model.onnx", {"pictures": {0: "n"}}
+    torch.onnx.export(
+        original.module, (picture,), path, dynamo=False, opset_version=17, input_names=["pictures"], dynamic_axes=axes
+    )
+    network = zoo.build(str(path))
+    with torch.inference_mode():
+        expected = original.module(picture)
+        torch.testing.assert_close(network.module(picture), expected, atol=1e-4, rtol=1e-3)
+    assert 5 <= len(network.canonical()) <= 12
+    assert list(network.shapes(network.canonical())) == network.canonical()
+
+
+@pytest.mark.slow
+def test_a_published_architecture_of_keras(keras, tmp_path):
+    model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3))
+    model.save(tmp_path / "mobilenet.keras")
+    network = zoo.build(str(tmp_path / "mobilenet.keras"))
+    pictures = torch.rand(2, 3, 96, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            network.module(pictures), model(pictures.permute(0, 2, 3, 1), training=False).detach()
+        )
+    assert len(network.canonical()) == 12
