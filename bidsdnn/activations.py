@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bidsdnn.bids.arrays import is_activations, read_activations
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import atomic, digest, read_json, sidecar_path, write_json
+from bidsdnn.bids.files import digest, read_json, sidecar_path, write_json
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
+from bidsdnn.extraction import activations_path, network_hash, reduction_of, workers_within
 from bidsdnn.lookup import closest
 from bidsdnn.networks import extract, zoo
 from bidsdnn.networks.network import Network
-from bidsdnn.parallel import Map, available_cpus
+from bidsdnn.networks.reduction import Reduction
+from bidsdnn.networks.work import Known, contents
+from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.report.methods import network_reference
 from bidsdnn.stimuli import Stimuli, file_sha256
@@ -63,7 +67,8 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
         if labels.count(label) > 1:
             raise ConfigError(f"--network: {label!r} stands twice; give one of them another name, as in second={label}")
     chosen: dict[str, list[str]] = {network.label: [] for network in networks}
-    for pattern in config.layer:
+    # Who masks layers and names none means those.
+    for pattern in config.layer or tuple(config.mask):
         narrowed, colon, glob = pattern.rpartition(":")
         among = [n for n in networks if not colon or narrowed in (n.name, n.alias, n.label)]
         if colon and not among:
@@ -76,18 +81,23 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
             )
         for label, layers in found.items():
             chosen[label].extend(layers)
-    if not config.layer:
+    if not config.layer and not config.mask:
         chosen = {network.label: list(network.canonical()) for network in networks}
     for label, layers in chosen.items():
         if not layers:
             logger.warning("%s: no --layer matches; this network is left out", label)
-    ordered = {n.label: [layer for layer in n.layers if layer in set(chosen[n.label])] for n in networks}
+    ordered = {n.label: n.in_order(chosen[n.label]) for n in networks}
+    _check_mask(config, networks, ordered)
     return [(network, ordered[network.label]) for network in networks if ordered[network.label]]
 
 
-def activations_path(derivatives: Derivatives, label: str) -> Path:
-    """Where a network's activations are kept."""
-    return derivatives.root / "stimuli" / f"model-{label}_activations.h5"
+def _check_mask(config: Config, networks: Sequence[Network], chosen: Mapping[str, list[str]]) -> None:
+    """Refuse a mask of layers that nobody asked for: it would change nothing, and nobody would know."""
+    for pattern in config.mask:
+        asked = {layer.partition("#")[0] for network in networks for layer in chosen[network.label]}
+        meant = {layer.partition("#")[0] for network in networks for layer in network.select([pattern])}
+        if not asked & meant:
+            raise ConfigError(f"mask of layer {pattern}: no such layer is analysed; {closest(pattern, asked)}")
 
 
 def ensure(
@@ -114,48 +124,57 @@ def ensure(
         Hash of the network, and of the stimuli and layers asked for.
     """
     path = activations_path(derivatives, network.label)
-    identity = digest(
-        {
-            "network": network.name,
-            "weights": network.weights_sha256,
-            "preprocessing": network.preprocessing,
-            "modality": network.modality,
-        }
-    )
     with derivatives.lock(path):
         stored = read_json(sidecar_path(path)) if is_activations(path) else {}
-        known = stored.get("Stimuli", {}) if stored.get("NetworkHash") == identity else {}
-        kept_layers = stored.get("Layers", []) if known else []
-        asked = dict(zip(stimuli.ids, stimuli.table["sha256"], strict=True))
-        if not (asked.items() <= known.items() and set(layers) <= set(kept_layers)):
-            wanted = [layer for layer in network.layers if layer in {*layers, *kept_layers}]
-            everything = _with_known(stimuli, known)
-            logger.info("extracting %d layers of %s for %d stimuli", len(wanted), network.label, len(everything))
-            with atomic(path) as temporary:
-                extract.extract(
-                    network,
-                    everything,
-                    wanted,
-                    temporary,
-                    workers=config.nprocs or available_cpus(),
-                    device=config.device,
-                    progress=True,
-                )
-                content = {
-                    "Description": "Activations of a network's layers to stimuli, one HDF5 dataset a layer",
-                    "Network": network.label,
-                    "NetworkName": network.name,
-                    "Weights": network.weights,
-                    "WeightsSHA256": network.weights_sha256,
-                    "Preprocessing": network.preprocessing,
-                    "Layers": wanted,
-                    "Stimuli": dict(zip(everything.ids, everything.table["sha256"], strict=True)),
-                    "NetworkHash": identity,
-                }
-                # The sidecar follows its file: between the two a reader sees an old hash and computes again.
-                sidecar_path(path).unlink(missing_ok=True)
-            write_json(sidecar_path(path), content)
-    return _read(path, layers, network.label), digest({"network": identity, "stimuli": asked, "layers": list(layers)})
+        reduction = reduction_of(config, len(stimuli), network=network, stored=stored)
+        identity = network_hash(network, reduction)
+        kept = stored if stored.get("NetworkHash") == identity else {}
+        asked = dict(zip(stimuli.ids, contents(stimuli), strict=True))
+        if not (asked.items() <= kept.get("Stimuli", {}).items() and set(layers) <= set(kept.get("Layers", []))):
+            _extract(network, layers, stimuli, path, kept, reduction, identity, config=config)
+    content = digest({"network": identity, "stimuli": asked, "layers": list(layers)})
+    return _read(path, layers, network.label), content
+
+
+def _extract(
+    network: Network, layers: Sequence[str], stimuli: Stimuli, path: Path, kept: Mapping[str, Any],
+    reduction: Reduction, identity: str, *, config: Config,
+) -> None:  # fmt: skip
+    """Make a file of the asked and the kept layers and stimuli; what is kept is copied."""
+    there: Mapping[str, str] = kept.get("Stimuli", {})
+    wanted = network.in_order([*layers, *kept.get("Layers", [])])
+    everything = _with_known(stimuli, there)
+    known = Known(path, list(there.values()), kept["Layers"]) if kept else None
+    logger.info("extracting %d layers of %s for %d stimuli", len(wanted), network.label, len(everything))
+    # The name does not change from run to run, so that an interrupted extraction is found again.
+    fresh = path.with_name(f".{path.name}")
+    extract.extract(
+        network,
+        everything,
+        wanted,
+        fresh,
+        workers=workers_within(network, wanted, reduction, config),
+        device=config.device,
+        progress=True,
+        reduction=reduction,
+        known=known,
+    )
+    content = {
+        "Description": "Activations of a network's layers to stimuli, one HDF5 dataset a layer",
+        "Network": network.label,
+        "NetworkName": network.name,
+        "Weights": network.weights,
+        "WeightsSHA256": network.weights_sha256,
+        "Preprocessing": network.preprocessing,
+        **reduction.described(),
+        "Layers": wanted,
+        "Stimuli": dict(zip(everything.ids, contents(everything), strict=True)),
+        "NetworkHash": identity,
+    }
+    # The sidecar follows its file: between the two a reader sees an old hash and computes again.
+    sidecar_path(path).unlink(missing_ok=True)
+    fresh.replace(path)
+    write_json(sidecar_path(path), content)
 
 
 def _with_known(stimuli: Stimuli, known: Mapping[str, str]) -> Stimuli:

@@ -124,12 +124,24 @@ def _add_networks(g: Any) -> None:
     g.add_argument(
         "--weights", metavar="DEFAULT|none|NAME|PATH", help="for networks without @WEIGHTS (default: DEFAULT)"
     )
-    g.add_argument("--layer", nargs="+", metavar="[NETWORK:]GLOB", help="layers (default: at most 12 canonical ones)")
+    g.add_argument(
+        "--layer", nargs="+", metavar="[NETWORK:]GLOB",
+        help="layers; @0.5: at half the depth; relu#2: a module's second call (default: at most 12 canonical ones)",
+    )  # fmt: skip
     g.add_argument(
         "--features", nargs="+", metavar="NAME=PATH",
         help="features of stimuli or runs, used as a network's layer is: a table or array with a row a stimulus, "
         "DNNBrain's .act.h5, samples of each stimulus, or a BIDS dataset's _stim.tsv",
     )  # fmt: skip
+    g.add_argument("--tokens", choices=("all", "cls", "mean"), help="of transformers' layers (default: all)")
+    g.add_argument(
+        "--pooling", metavar="HOW", help="over positions: max, mean, median, l1, l2 or grid:N (default: none)"
+    )
+    g.add_argument(
+        "--projection", metavar="N", type=_dimensions,
+        help="random dimensions of wider layers; auto: as many as keep distances to a tenth",
+    )  # fmt: skip
+    g.add_argument(*_names("--activation-dtype"), choices=("float32", "float16"), help="as stored (default: float32)")
     g.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where networks run (default: auto)")
     g.add_argument(
         "--list", choices=LISTS, dest="list_what", metavar="WHAT", help=f"print one of {', '.join(LISTS)}, and stop"
@@ -216,6 +228,10 @@ def _add_machine(g: Any) -> None:
 
 def _run_number(text: str) -> int:
     return int(text.removeprefix("run-"))
+
+
+def _dimensions(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
 
 
 def _megabytes(text: str) -> int:

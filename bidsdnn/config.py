@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -148,6 +148,11 @@ class Config(BaseModel):
     network_inputs: dict[str, NetworkInput] = Field(default_factory=dict, alias="networks")
     layer: tuple[str, ...] = ()
     features: dict[str, Path] = Field(default_factory=dict)
+    tokens: Literal["all", "cls", "mean"] = "all"
+    mask: dict[str, dict[str, tuple[int, ...]]] = Field(default_factory=dict)
+    pooling: str | None = None
+    projection: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    activation_dtype: Literal["float32", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     # analyses
@@ -190,7 +195,13 @@ class Config(BaseModel):
         return self.stimuli_dir if listed else None
 
     @field_validator(
-        "bids_dir", "out_dir", "bids_database_dir", "work_dir", "stimuli_dir", "bids_filter_file", "stimulus_id_map"
+        "bids_dir",
+        "out_dir",
+        "bids_database_dir",
+        "work_dir",
+        "stimuli_dir",
+        "bids_filter_file",
+        "stimulus_id_map",
     )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:

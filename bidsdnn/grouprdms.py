@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bidsdnn.activations import activations_path
 from bidsdnn.bids import names
 from bidsdnn.bids.arrays import is_activations, read_activations, read_rdms
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_json, sidecar_path
+from bidsdnn.extraction import activations_path
 from bidsdnn.geometry import FEWEST_STIMULI, METRICS
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import WEIGHTED

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bidsdnn.activations import activations_path
 from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
+from bidsdnn.extraction import activations_path
 from bidsdnn.grouprdms import Geometry, rdm_files, read_geometry
 from bidsdnn.grouptables import by_context, content_of, enough, other_settings, scored, sidecar_of
 from bidsdnn.lookup import summary

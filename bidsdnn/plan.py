@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from bidsdnn.activations import activations_path
 from bidsdnn.bids.dataset import Dataset, Run
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.config import Config
+from bidsdnn.extraction import activations_path, reduction_of
 from bidsdnn.networks.extract import estimate_bytes
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Outcome, describe
@@ -70,7 +70,8 @@ def describe_plan(
         lines.append(f"stimuli: {len(stimuli)} presented, {sum(stimuli.values())} on disk")
     out = Derivatives(config.out_dir)
     for network, layers in networks:
-        size = estimate_bytes(network, layers, max(len(stimuli), 1)) / 1e6
+        n = max(len(stimuli), 1)
+        size = estimate_bytes(network, layers, n, reduction=reduction_of(config, n, network=network)) / 1e6
         there = " (a file is there)" if activations_path(out, network.label).exists() else ""
         lines.append(f"{network.label}: {len(layers)} layers ({', '.join(layers)}), {size:.0f} MB on disk{there}")
     if config.features:

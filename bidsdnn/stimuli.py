@@ -95,6 +95,15 @@ class Stimuli:
         """The stimuli's files, in the table's order."""
         return [self.root / filename for filename in self.table["filename"]]
 
+    @property
+    def clips(self) -> list[tuple[float | None, float | None]]:
+        """Start and stop of each stimulus in its file; None where it is all of it."""
+        return [(None, None)] * len(self)
+
+    def read(self, row: int) -> Any:
+        """Load one stimulus, by its place in the table."""
+        return LOADERS[self.table["modality"].iloc[row]](self.root / self.table["filename"].iloc[row])
+
     def select(self, ids: Iterable[str]) -> Stimuli:
         """Pick stimuli by id, in the order asked.
 

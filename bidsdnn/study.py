@@ -27,6 +27,7 @@ from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
+from bidsdnn.extraction import check_room, reduction_of
 from bidsdnn.features import check_features
 from bidsdnn.geometry import METRICS, is_own
 from bidsdnn.geometry import check as check_rsa
@@ -103,6 +104,7 @@ def check_configuration(config: Config) -> None:
     if config.analysis_level == "dnn" and not config.networks:
         raise ConfigError("--network none: the dnn level computes activations; name a network")
     torch_device(config.device)
+    reduction_of(config, 1)
     for path in (*config.atlas, *config.mesh):
         require(path)
     there = read_json(config.out_dir / "dataset_description.json") if config.out_dir.is_dir() else {}
@@ -357,6 +359,7 @@ def extract_stimuli(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -
     -------
     list of (Patterns, str)
     """
+    check_room(study.networks, stimuli, study.derivatives, config=study.config)
     activations.write_manifest(stimuli, counts, study.derivatives)
     made = []
     for network, layers in study.networks:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -15,8 +18,12 @@ from bidsdnn import activations
 from bidsdnn.bids.arrays import read_activations, read_rdms
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.config import resolve_config
-from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.errors import ConfigError, DataError, OutputError
+from bidsdnn.extraction import PROGRAM_BYTES, check_room, workers_within
+from bidsdnn.methods.reduce import random_dimensions
 from bidsdnn.networks import extract as extraction
+from bidsdnn.networks.reduction import Reduction
+from bidsdnn.networks.store import part_paths
 from bidsdnn.parallel import serial
 from bidsdnn.stimuli import Stimuli
 
@@ -55,6 +62,21 @@ def count(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def forwards(monkeypatch):
+    """Layers and number of pictures of each batch that went through a network."""
+    calls: list[tuple[list[str], int]] = []
+    real = extraction._Job.__call__
+
+    def counted(job, step):
+        done = real(job, step)
+        calls.append((list(done[1]), len(step.rows)))
+        return done
+
+    monkeypatch.setattr(extraction._Job, "__call__", counted)
+    return calls
+
+
 def ensure(tmp_path, pictures, names, layers=("conv1", "fc"), **values):
     settings = config(tmp_path, **values)
     ((network, _),) = activations.build_networks(settings)
@@ -77,6 +99,183 @@ def test_extracted_once_and_added_to(tmp_path, pictures, count):
     again, _ = ensure(tmp_path, pictures, "abc")
     np.testing.assert_array_equal(again.groups[1].values[:3, :], first.groups[1].values[:, :])
     assert len(count) == 2
+
+
+def test_only_what_is_new_is_computed(tmp_path, pictures, forwards):
+    first, _ = ensure(tmp_path, pictures, "abc", ["fc"])
+    old = first.groups[0].values[:, :]
+    assert forwards == [(["fc"], 3)]
+    ensure(tmp_path, pictures, "abc", ["conv1"])
+    assert forwards[1:] == [(["conv1"], 3)]
+    more, _ = ensure(tmp_path, pictures, "dbe", ["conv1", "fc"])
+    assert forwards[2:] == [(["conv1", "fc"], 2)]
+    assert more.ids == [f"{name}.png" for name in "abcde"]
+    ensure(tmp_path, pictures, "fa", ["conv2"])
+    assert forwards[3:] == [(["conv2"], 5), (["conv1", "conv2", "fc"], 1)]
+    np.testing.assert_array_equal(more.groups[1].values[:3, :], old)
+    fresh, _ = ensure(tmp_path / "other", pictures, "abcdef", ["conv1", "conv2", "fc"])
+    again, _ = ensure(tmp_path, pictures, "abcdef", ["conv1", "conv2", "fc"])
+    assert len(forwards) == 6
+    for kept, made in zip(again.groups, fresh.groups, strict=True):
+        np.testing.assert_array_equal(kept.values[:, :], made.values[:, :])
+
+
+def test_equal_contents_are_computed_once(tmp_path, pictures, forwards):
+    shutil.copy(pictures / "b.png", pictures / "x.png")
+    shutil.copy(pictures / "b.png", pictures / "y.png")
+    x, _ = ensure(tmp_path, pictures, "abx", ["fc"])
+    assert forwards == [(["fc"], 2)]
+    values = x.groups[0].values[:, :]
+    np.testing.assert_array_equal(values[1], values[2])
+    assert not np.array_equal(values[0], values[1])
+    x, _ = ensure(tmp_path, pictures, "y", ["fc"])
+    assert len(forwards) == 1
+    assert x.ids == ["a.png", "b.png", "x.png", "y.png"]
+    np.testing.assert_array_equal(x.groups[0].values[:, :], np.vstack([values, values[1:2]]))
+
+
+def hidden(tmp_path):
+    return {p.name for p in (tmp_path / "out" / "stimuli").iterdir() if not p.name.endswith(".lock")}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OutputError])
+def test_an_interrupted_extraction_goes_on(tmp_path, pictures, forwards, monkeypatch, error):
+    monkeypatch.setattr(extraction, "extract", partial(extraction.extract, batch_size=2))
+    counted = extraction._Job.__call__
+
+    def stops(job, step):
+        if step.rows[0] == 4:
+            raise error("stop")
+        return counted(job, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction._Job, "__call__", stops)
+        with pytest.raises(error):
+            ensure(tmp_path, pictures, "abcdef", nprocs=1)
+    assert forwards == [(["conv1", "fc"], 2)] * 2
+    name = ".model-demo+none+seed0_activations.h5"
+    assert hidden(tmp_path) == {f".{name}.part", f".{name}.done"}
+    resumed, _ = ensure(tmp_path, pictures, "abcdef", nprocs=1)
+    assert forwards[2:] == [(["conv1", "fc"], 2)]
+    assert hidden(tmp_path) == {name[1:], f"{name[1:-3]}.json"}
+    whole, _ = ensure(tmp_path / "other", pictures, "abcdef", nprocs=1)
+    for one, other in zip(resumed.groups, whole.groups, strict=True):
+        np.testing.assert_array_equal(one.values[:, :], other.values[:, :])
+    paths = [next((folder / "out" / "stimuli").glob("*.h5")) for folder in (tmp_path, tmp_path / "other")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_what_an_interrupted_run_left_for_others_is_dropped(tmp_path, pictures, forwards, monkeypatch):
+    part, marks = part_paths(tmp_path / "out" / "stimuli" / ".model-demo+none+seed0_activations.h5")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"damaged")
+    marks.write_bytes(b"0" * 64 + b"\1\1\1")
+    ensure(tmp_path, pictures, "abc", ["fc"])
+    assert forwards == [(["fc"], 3)]
+    assert not part.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bidsdnn.networks import extract as extraction, store, zoo
+from bidsdnn.stimuli import Stimuli
+store.SECONDS_BETWEEN_MARKS = 0
+real, last, seen = extraction._Job.__call__, int(sys.argv[3]), []
+def call(job, step):
+    seen.append(step.rows)
+    if step.rows[0] == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(job, step)
+extraction._Job.__call__ = call
+pictures, path = Stimuli.from_folder(Path(sys.argv[1])), Path(sys.argv[2])
+extraction.extract(zoo.build("demo"), pictures, ["conv1", "fc"], path, batch_size=1)
+print(seen)
+"""
+
+
+def test_a_killed_extraction_goes_on(tmp_path, pictures):
+    def run(out, last):
+        command = [sys.executable, "-c", KILLED, str(pictures), str(tmp_path / out), str(last)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert run("a.h5", 4).returncode == -9
+    # The batch before the last may not have been written when the process died.
+    assert run("a.h5", 99).stdout.strip() in ("[(4,), (5,)]", "[(3,), (4,), (5,)]")
+    assert run("b.h5", 99).returncode == 0
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_reduced_activations_say_how(tmp_path, pictures, forwards):
+    options = {
+        "layer": ["conv1", "fc"],
+        "mask": {"conv1": {"channel": [2, 0]}},
+        "pooling": "max",
+        "activation_dtype": "float16",
+    }
+    _, plain = ensure(tmp_path, pictures, "abc")
+    x, content = ensure(tmp_path, pictures, "abc", **options)
+    assert content != plain
+    assert len(forwards) == 2
+    path = activations.activations_path(Derivatives(tmp_path / "out"), "demo+none+seed0")
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    assert (sidecar["Pooling"], sidecar["ActivationType"]) == ("max", "float16")
+    assert sidecar["Mask"] == {"conv1": {"channel": [2, 0]}}
+    with h5py.File(path) as file:
+        assert file["conv1"].dtype == np.float16
+        assert file["conv1"].attrs["shape"].tolist() == [2]
+    ensure(tmp_path / "other", pictures, "abc")
+    path = activations.activations_path(Derivatives(tmp_path / "other" / "out"), "demo+none+seed0")
+    with h5py.File(path) as file:
+        expected = file["conv1"][:].reshape(3, *file["conv1"].attrs["shape"]).max((2, 3))[:, [2, 0]]
+    values = x.groups[0].values[:, :]
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, expected.astype(np.float16).astype(np.float32))
+    assert x.groups[0].shape == (2,)
+
+
+def test_projected_activations(tmp_path, pictures, forwards):
+    x, _ = ensure(tmp_path, pictures, "abc", ["conv1"], projection=20)
+    assert x.groups[0].values.shape == (3, 20)
+    auto, _ = ensure(tmp_path, pictures, "abcdef", ["conv1"], projection="auto")
+    assert auto.groups[0].values.shape == (6, random_dimensions(6))
+    # Dimensions that suffice for more stimuli suffice for fewer.
+    ensure(tmp_path, pictures, "ab", ["conv1"], projection="auto")
+    assert len(forwards) == 2
+
+
+def test_float16_that_overflows(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(Reduction, "__call__", lambda self, layer, values: values * 1e6)
+    with pytest.raises(DataError, match=r"a\.png: activations of demo.*, layer conv1, exceed 65504"):
+        ensure(tmp_path, pictures, "abc", ["conv1"], activation_dtype="float16")
+
+
+def test_a_mask_names_the_layers(tmp_path):
+    ((_, layers),) = activations.build_networks(config(tmp_path, mask={"conv[13]": {"channel": [1]}}))
+    assert layers == ["conv1", "conv3"]
+    with pytest.raises(ConfigError, match="mask of layer conv1: no such layer is analysed"):
+        activations.build_networks(config(tmp_path, layer=["fc"], mask={"conv1": {"channel": [1]}}))
+
+
+def test_what_does_not_fit_is_said_before(tmp_path, pictures, monkeypatch):
+    settings = config(tmp_path, network=["a=demo", "b=demo"])
+    networks = activations.build_networks(settings)
+    stimuli = Stimuli.from_folder(pictures).with_hashes()
+    out = Derivatives(tmp_path / "out")
+    one = extraction.estimate_bytes(*networks[0], len(stimuli))
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=2 * one - 1))
+    with pytest.raises(OutputError, match=f"activations need {2 * one} bytes and {2 * one - 1} are free"):
+        check_room(networks, stimuli, out, config=settings)
+    check_room(networks[:1], stimuli, out, config=settings)
+    activations.ensure(*networks[0], stimuli, out, config=settings)
+    check_room(networks, stimuli, out, config=settings)
+    small = config(tmp_path, network=["demo"], mem_mb=100)
+    with pytest.raises(ConfigError, match=r"--mem-mb 100: activations of a, .* need about \d{9} bytes"):
+        check_room(networks[:1], stimuli, Derivatives(tmp_path / "new"), config=small)
+    need = extraction.estimate_memory(*networks[0], workers=3) + PROGRAM_BYTES
+    enough = config(tmp_path, network=["demo"], mem_mb=int(need / 1e6) + 1, nprocs=8)
+    assert workers_within(*networks[0], Reduction(), enough) == 3
 
 
 def test_a_changed_picture_is_extracted_anew(tmp_path, pictures, count):

@@ -27,7 +27,7 @@ ROWS = [
     {"single_trials", "grouptables", "grouprdms"},
     {"recordings"},
     {"activations", "analyses", "design", "journal"},
-    {"nuisance", "searchlights", "folding"},
+    {"extraction", "nuisance", "searchlights", "folding"},
     {"geometry"},
     {"bids", "report", "networks"},
     {"patterns", "result"},
@@ -50,7 +50,7 @@ OWNERS = {
     "jinja2": {"report"},
     "PIL": {"stimuli", "networks", "demo"},
     "bids": {"bids.dataset"},
-    "h5py": {"bids.arrays", "bids.dnnbrain.arrays", "bids.precomputed.parts", "networks.extract"},
+    "h5py": {"bids.arrays", "bids.dnnbrain.arrays", "bids.precomputed.parts", "networks.store", "networks.work"},
     "nilearn": {"methods", "spaces", "bids", "report", "demo"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))

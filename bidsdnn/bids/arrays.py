@@ -43,7 +43,9 @@ class Stored:
         with h5py.File(self.path, "r") as file:
             if _rows_hash(file["stim_id"][: self.shape[0]]) != self.rows:
                 raise DataError(f"{self.path}: another job changed its stimuli during this run; run again")
-            return np.asarray(file[self.dataset][: self.shape[0], key[1]])[key[0]]
+            values = np.asarray(file[self.dataset][: self.shape[0], key[1]])[key[0]]
+        # Activations stored in half precision are computed with in single.
+        return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def _rows_hash(ids: np.ndarray) -> str:

@@ -30,7 +30,7 @@ from bidsdnn.demo.cortex import lay_out
 from bidsdnn.demo.pictures import draw_picture, plan_pictures, write_pictures
 from bidsdnn.demo.surface_files import Sheets
 from bidsdnn.errors import ConfigError, OutputError
-from bidsdnn.networks.network import Recorder
+from bidsdnn.networks.recorder import Recorder
 from bidsdnn.networks.zoo import build
 
 SPACES = ("volume", "surface", "cifti")

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.signal import periodogram
+from scipy.sparse import csr_array
+from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 
 Float = NDArray[np.float64]
 
@@ -179,3 +182,133 @@ def float64_device(device: str) -> torch.device:
     """Return the device asked for, or the CPU where that device has no float64 (Apple's mps)."""
     wanted = torch.device(device)
     return torch.device("cpu") if wanted.type == "mps" else wanted
+
+
+def random_dimensions(n: int, *, eps: float = 0.1) -> int:
+    """Dimensions that keep all distances between n points under random projection, by Johnson and Lindenstrauss.
+
+    Parameters
+    ----------
+    n : int
+        Points.
+    eps : float
+        Largest relative change of a squared distance.
+
+    Returns
+    -------
+    int
+        At least 4 ln n / (eps^2 / 2 - eps^3 / 3), of scikit-learn's `johnson_lindenstrauss_min_dim`; at least 1.
+    """
+    return max(1, int(johnson_lindenstrauss_min_dim(n_samples=max(n, 1), eps=eps)))
+
+
+def sparse_projection(units: int, dimensions: int, *, seed: int) -> csr_array:
+    """Units were projected to fewer random dimensions by a sparse matrix (Li, Hastie and Church 2006).
+
+    Parameters
+    ----------
+    units, dimensions : int
+    seed : int
+
+    Returns
+    -------
+    csr_array of float32, shape (dimensions, units)
+        Of density d = 1 / sqrt(units); entries that are not zero are +-1 / sqrt(d * dimensions), so that squared
+        distances are kept on average. scikit-learn's `SparseRandomProjection`.
+
+    Raises
+    ------
+    ValueError
+        If there are no more units than dimensions.
+    """
+    if not 0 < dimensions < units:
+        raise ValueError(f"dimensions: expected 1 to {units - 1} for {units} units, got {dimensions}")
+    maker = SparseRandomProjection(n_components=dimensions, random_state=seed, compute_inverse_components=False)
+    return csr_array(maker.fit(csr_array((1, units), dtype=np.float32)).components_.astype(np.float32))
+
+
+def pca(values: ArrayLike, n: float) -> Float:
+    """Principal component scores of all stimuli, as DNNBrain's ``dnn_fe pca`` gives them.
+
+    They are fitted to all rows: scores of a test set are not independent of the training set. For the published
+    analysis only; elsewhere components are fitted within folds.
+
+    Parameters
+    ----------
+    values : array-like, shape (n_stimuli, units)
+    n : int or float
+        Number of components, at most min(n_stimuli, units); a fraction below 1 takes as few as explain more than
+        that share of the variance.
+
+    Returns
+    -------
+    array, shape (n_stimuli, components)
+        Centred; the largest entry of each column in absolute value is positive, for a component's sign is arbitrary.
+
+    Raises
+    ------
+    ValueError
+        If n is out of range.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    most = min(x.shape)
+    if not (0 < n < 1 or (n == int(n) and 1 <= n <= most)):
+        raise ValueError(f"n: expected 1 to {most} components, or a share between 0 and 1, got {n}")
+    left, scale, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    count = int(n)
+    if n < 1:
+        share = np.cumsum(scale**2) / max(float((scale**2).sum()), np.finfo(float).tiny)
+        count = min(int(np.searchsorted(share, n, side="right")) + 1, most)
+    scores: Float = left[:, :count] * scale[:count]
+    largest = np.take_along_axis(scores, np.abs(scores).argmax(axis=0)[None], axis=0)
+    return scores * np.where(largest < 0, -1.0, 1.0)
+
+
+def histogram(values: ArrayLike, bins: int) -> Float:
+    """Counts of values in equal bins between the least and the largest of each row, as DNNBrain's ``dnn_fe hist``.
+
+    Parameters
+    ----------
+    values : array-like, shape (..., m)
+    bins : int
+
+    Returns
+    -------
+    array, shape (..., bins)
+        As `numpy.histogram` of each row; a row of equal values lies between half a unit below and above.
+
+    Raises
+    ------
+    ValueError
+        If there are no bins.
+    """
+    if bins < 1:
+        raise ValueError(f"bins: expected at least 1, got {bins}")
+    x = np.asarray(values)
+    rows = x.reshape(-1, x.shape[-1])
+    return np.array([np.histogram(row, bins)[0] for row in rows], dtype=np.float64).reshape(*x.shape[:-1], bins)
+
+
+def power_spectrum(values: ArrayLike, n: int) -> Float:
+    """The first n entries of each row's periodogram, as DNNBrain's ``dnn_fe psd``.
+
+    Parameters
+    ----------
+    values : array-like, shape (..., m)
+    n : int
+        Frequencies from 0 on, at most m // 2 + 1.
+
+    Returns
+    -------
+    array, shape (..., n)
+        |F|^2 / m of the row less its mean, twice that where a negative frequency stands for the same.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer frequencies.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if not 1 <= n <= x.shape[-1] // 2 + 1:
+        raise ValueError(f"n: expected 1 to {x.shape[-1] // 2 + 1} frequencies of {x.shape[-1]} values, got {n}")
+    return np.asarray(periodogram(x, axis=-1)[1][..., :n])

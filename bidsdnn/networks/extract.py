@@ -1,12 +1,12 @@
-"""Pictures through a network, the activations of any number of its layers to one HDF5 file.
+"""Stimuli through a network, the activations of any number of its layers to one HDF5 file.
 
-Batches have one size whatever the number of pictures or workers, and are written in order, so that the
-file's bytes depend on nothing but the pictures and the network. Memory holds a few batches, never the whole
-table.
+Batches have one size whatever the number of stimuli or workers, so that the file's bytes depend on nothing but the
+stimuli and the network. Memory holds a few batches, never the whole table; each content is computed once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import threading
@@ -14,27 +14,30 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from bidsdnn import __version__
-from bidsdnn.errors import ConfigError, DataError, OutputError
-from bidsdnn.networks.network import Network, Recorder
-from bidsdnn.stimuli import LOADERS, Stimuli
+from bidsdnn.errors import ConfigError, DataError, DatasetError
+from bidsdnn.networks.network import Network
+from bidsdnn.networks.recorder import Recorder
+from bidsdnn.networks.reduction import Reduction
+from bidsdnn.networks.store import Store
+from bidsdnn.networks.work import Known, Rows, Step, contents, copy, plan, shapes_in
+from bidsdnn.stimuli import Stimuli
 
-CHUNK_COLUMNS = 8192
 RESERVED = ("stim_id", "sha256")
 LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "h5py")
+WHOLE = Reduction()
 
-Batch = tuple[slice, dict[str, Tensor]]
+Batch = tuple[Step, dict[str, Tensor]]
 
 
 def device(name: str) -> torch.device:
@@ -66,7 +69,7 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def estimate_bytes(network: Network, layers: Sequence[str], n_stimuli: int) -> int:
+def estimate_bytes(network: Network, layers: Sequence[str], n_stimuli: int, *, reduction: Reduction = WHOLE) -> int:
     """Compute the size of an activations file, without its few kilobytes of names.
 
     Parameters
@@ -77,6 +80,8 @@ def estimate_bytes(network: Network, layers: Sequence[str], n_stimuli: int) -> i
         Dotted names.
     n_stimuli : int
         Number of pictures.
+    reduction : Reduction
+        What is made of the activations before they are stored.
 
     Returns
     -------
@@ -88,8 +93,34 @@ def estimate_bytes(network: Network, layers: Sequence[str], n_stimuli: int) -> i
     ConfigError
         If a layer does not exist.
     """
-    units = sum(int(np.prod(shape)) for _, shape in network.shapes(list(dict.fromkeys(layers))).values())
-    return 4 * units * n_stimuli
+    units = 0
+    for layer, (_, shape) in network.shapes(list(dict.fromkeys(layers))).items():
+        units += reduction(layer, torch.zeros(1, *shape)).numel()
+    return np.dtype(reduction.dtype).itemsize * units * n_stimuli
+
+
+def estimate_memory(
+    network: Network, layers: Sequence[str], *, workers: int, batch_size: int = 32, reduction: Reduction = WHOLE
+) -> int:
+    """Estimate the memory that an extraction takes, beyond that of the program itself.
+
+    Parameters
+    ----------
+    network, layers, workers, batch_size, reduction
+        As of `extract`.
+
+    Returns
+    -------
+    int
+        Bytes: the weights; for each batch in flight (two more than workers) the stored layers; and for each worker
+        its input and twice the largest output, of which a layer's input and output are at most.
+    """
+    weights = sum(t.numel() * t.element_size() for t in (*network.module.parameters(), *network.module.buffers()))
+    largest = max((int(np.prod(shape, dtype=np.int64)) for _, shape in network.shapes().values()), default=0)
+    stored = 4 * sum(int(np.prod(shape, dtype=np.int64)) for _, shape in network.shapes(list(layers)).values())
+    reduced = estimate_bytes(network, layers, 1, reduction=reduction)
+    # A reduced layer is made of the whole one, which lives as long as its turn in the forward pass.
+    return weights + batch_size * ((workers + 2) * min(stored, reduced) + workers * 3 * 4 * largest)
 
 
 def extract(
@@ -102,35 +133,43 @@ def extract(
     batch_size: int = 32,
     device: str = "cpu",
     progress: bool = False,
+    reduction: Reduction = WHOLE,
+    known: Known | None = None,
 ) -> None:
     """Activations of all layers were recorded in one forward pass over the stimuli.
 
-    The file has one dataset a layer, named by the layer, float32 of shape (n_stimuli, units), with the
+    The file has one dataset a layer, named by the layer, float32 (or float16) of shape (n_stimuli, units), with the
     unflattened shape in its attribute ``shape``; ``stim_id`` and ``sha256``, the rows' ids and the hashes of
     their files; and on the root what they were made of: ``network``, ``label``, ``weights``,
-    ``weights_sha256``, ``seed``, ``preprocessing``, ``layers`` (JSON), ``batch_size`` and ``versions``
-    (JSON). The last batch is filled up by repeating its last picture, because a network's output changes in
-    the last bits with the size of the batch.
+    ``weights_sha256``, ``seed``, ``preprocessing``, ``layers`` (JSON), ``reduction`` (JSON), ``batch_size`` and
+    ``versions`` (JSON). The last batch is filled up by repeating its last picture, because a network's output
+    changes in the last bits with the size of the batch.
+
+    An extraction that was interrupted, or ran out of disk, goes on where it stopped when the same is asked again.
 
     Parameters
     ----------
     network : Network
         Moved to the device for as long as it takes.
     stimuli : Stimuli
-        All of the network's modality.
+        All of the network's modality. Equal contents are computed once.
     layers : sequence of str
         Dotted names.
     path : Path
-        Written, and removed again on error; pass a temporary name and rename it.
+        Appears when it is complete.
     workers : int
-        Threads that decode, prepare and run batches; on a GPU batches run one at a time. The file does not
-        depend on it.
+        Threads that decode, prepare and run batches; on a GPU batches run one at a time. One more writes. The file
+        does not depend on it.
     batch_size : int
         Pictures that run together. Part of what the activations depend on: keep it.
     device : str
         As in `device`.
     progress : bool
         Show a bar, if stderr is a terminal.
+    reduction : Reduction
+        What is made of the activations before they are stored.
+    known : Known, optional
+        A file of the same network, preprocessing and reduction: what it has is copied and not computed.
 
     Raises
     ------
@@ -152,57 +191,164 @@ def extract(
     if not layers or set(layers) & set(RESERVED):
         raise ConfigError(f"layers: expected some, none named {' or '.join(RESERVED)}, got {layers}")
     hashed = stimuli if (stimuli.table["sha256"] != "").all() else stimuli.with_hashes(workers=workers)
-    starts = range(0, len(stimuli), batch_size)
-    with (
-        _placed(network.module, device) as target,
-        _single_threaded(),
-        Recorder(network.module, layers) as record,
-        tqdm(total=len(stimuli), unit=" pictures", disable=not (progress and sys.stderr.isatty())) as bar,
-    ):
-        gate = nullcontext() if target.type == "cpu" else threading.Lock()
-        run = partial(_run_batch, network, hashed.paths, record, gate, target, batch_size)
-        with _new_file(path) as file:
-            _describe(file, network, hashed, layers, batch_size=batch_size)
-            for rows, activations in _in_order(run, starts, workers=workers):
-                for layer, values in activations.items():
-                    _write(file, layer, values, rows, n=len(stimuli), batch_size=batch_size)
-                activations.clear()  # before the next batch is made, not after
-                bar.update(rows.stop - rows.start)
+    rows = Rows(contents(hashed))
+    attributes = _attributes(network, layers, reduction, batch_size=batch_size)
+    identity = json.dumps([attributes, hashed.ids, rows.names, device], default=str)
+    store = Store(path, hashlib.sha256(identity.encode()).hexdigest())
+    texts = {"stim_id": hashed.ids, "sha256": list(hashed.table["sha256"])}
+    done = store.resume()
+    if done is None:
+        done = np.zeros(len(rows.names), dtype=bool)
+    groups = plan(rows, layers, known, done, batch_size)
+    try:
+        with (
+            _placed(network.module, device) as target,
+            _single_threaded(),
+            tqdm(
+                total=sum(len(step.rows) for _, steps in groups for step in steps), unit=" pictures",
+                disable=not (progress and sys.stderr.isatty()),
+            ) as bar,
+            _Writer(store, rows) as writer,
+        ):  # fmt: skip
+            for wanted, steps in groups:
+                with Recorder(network.module, wanted, reduce=reduction) as record:
+                    job = _Job(network, hashed, record, target, batch_size, reduction.dtype)
+                    for step, activations in _in_order(job, steps, workers=workers):
+                        if not store.is_open:
+                            shapes = {layer: tuple(values.shape[1:]) for layer, values in activations.items()}
+                            _lay_out(store, texts, attributes, layers, shapes, rows, known, reduction.dtype)
+                        writer.put(step, activations)
+                        del activations  # before the next batch is made, not after
+                        bar.update(len(step.rows))
+            if not store.is_open:  # every row is known, and every layer
+                _lay_out(store, texts, attributes, layers, {}, rows, known, reduction.dtype)
+        store.finish()
+    except (ConfigError, DatasetError):
+        store.discard()
+        raise
+    except BaseException:
+        store.leave()
+        raise
 
 
-def _run_batch(
-    network: Network,
-    files: list[Path],
-    record: Recorder,
-    gate: Any,
-    target: torch.device,
-    batch_size: int,
-    start: int,
-) -> Batch:
-    """Decode, prepare and run the pictures from `start` on."""
-    paths = files[start : start + batch_size]
-    pictures = [network.preprocess(LOADERS[network.modality](path)) for path in paths]
-    for path, picture in zip(paths, pictures, strict=True):
-        if picture.shape != pictures[0].shape:
-            raise ConfigError(
-                f"preprocessing of {network.label} gives shape {tuple(picture.shape)} for {path} and "
-                f"{tuple(pictures[0].shape)} for {paths[0]}; make it crop or resize to one size"
-            )
-    batch = torch.stack(pictures + pictures[-1:] * (batch_size - len(pictures)))
-    with gate, torch.inference_mode():
-        activations = record(batch.to(target), keep=len(paths))
-    for layer, values in activations.items():
+def _lay_out(
+    store: Store, texts: dict[str, list[str]], attributes: dict[str, Any], layers: Sequence[str],
+    shapes: dict[str, tuple[int, ...]], rows: Rows, known: Known | None, dtype: str,
+) -> None:  # fmt: skip
+    """Make the file, and copy into it what is known."""
+    shapes = shapes | shapes_in(known, layers)
+    store.create(texts, attributes, {layer: shapes[layer] for layer in layers}, n=len(rows.names), dtype=dtype)
+    complete = set(known.contents) if known and set(layers) <= set(known.layers) else set()
+    if known:
+        copy(known, rows, layers, store)
+    store.begin(np.array([name in complete for name in rows.names]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Decodes, prepares and runs a batch."""
+
+    network: Network
+    stimuli: Stimuli
+    record: Recorder
+    target: torch.device
+    batch_size: int
+    dtype: str
+    gate: Any = field(default_factory=threading.Lock)
+
+    def __call__(self, step: Step) -> Batch:
+        """Activations of the layers to a step's stimuli."""
+        network = self.network
+        items = [network.preprocess(self.stimuli.read(row)) for row in step.rows]
+        for row, item in zip(step.rows, items, strict=True):
+            if item.shape != items[0].shape:
+                raise ConfigError(
+                    f"preprocessing of {network.label} gives shape {tuple(item.shape)} for {self._path(row)} and "
+                    f"{tuple(items[0].shape)} for {self._path(step.rows[0])}; make it crop or resize to one size"
+                )
+        batch = torch.stack(items + items[-1:] * (self.batch_size - len(items)))
+        # Not in inference mode: there, tensors do not count what is written over them.
+        with self.gate if self.target.type != "cpu" else nullcontext(), torch.no_grad():
+            activations = self.record(batch.to(self.target), keep=len(items))
+        return step, {layer: self._checked(layer, values, step) for layer, values in activations.items()}
+
+    def _checked(self, layer: str, values: Tensor, step: Step) -> Tensor:
         # A sum is finite unless a term is not, or it overflows; only then is every value looked at.
         if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
             bad = int((~torch.isfinite(values.flatten(1))).any(1).nonzero()[0])
             raise DataError(
-                f"{paths[bad]}: activations of {network.label}, layer {layer}, are not finite; "
+                f"{self._path(step.rows[bad])}: activations of {self.network.label}, layer {layer}, are not finite; "
                 "leave out the layer, or check the weights"
             )
-    return slice(start, start + len(paths)), activations
+        if self.dtype == "float32":
+            return values
+        small = values.to(torch.float16)
+        if not torch.isfinite(small).all():
+            bad = int((~torch.isfinite(small.flatten(1))).any(1).nonzero()[0])
+            raise DataError(
+                f"{self._path(step.rows[bad])}: activations of {self.network.label}, layer {layer}, exceed 65504, the "
+                "largest float16; use --activation-dtype float32"
+            )
+        return small
+
+    def _path(self, row: int) -> Path:
+        return self.stimuli.root / str(self.stimuli.table["filename"].iloc[row])
 
 
-def _in_order(function: Callable[[int], Batch], items: Iterable[int], *, workers: int) -> Iterator[Batch]:
+class _Writer:
+    """Writes batches in a thread of its own, one after the other; one more may wait."""
+
+    def __init__(self, store: Store, rows: Rows) -> None:
+        self._store, self._rows = store, rows
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None and self._last is not None:
+            self._last.result()
+
+    def put(self, step: Step, activations: dict[str, Tensor]) -> None:
+        """Wait for the batch before, and begin to write this one."""
+        if self._last is not None:
+            self._last.result()
+        self._last = self._pool.submit(_write, self._store, self._rows.same(step.rows), activations)
+
+
+def _write(store: Store, rows: list[list[int]], activations: dict[str, Tensor]) -> None:
+    """Write a batch to all rows of its contents."""
+    for layer, values in activations.items():
+        table = values.flatten(1).numpy()
+        store.write(layer, [same[0] for same in rows], table)
+        for same, value in zip(rows, table, strict=True):
+            for row in same[1:]:
+                store.write(layer, [row], value)
+    activations.clear()
+    store.mark([row for same in rows for row in same])
+
+
+def _attributes(network: Network, layers: list[str], reduction: Reduction, *, batch_size: int) -> dict[str, Any]:
+    """Say what the activations were made with."""
+    versions = {"bidsdnn": __version__} | {library: version(library) for library in LIBRARIES}
+    return {
+        "network": network.name,
+        "label": network.label,
+        "source": network.source,
+        "weights": network.weights,
+        "weights_sha256": network.weights_sha256,
+        "seed": "n/a" if network.seed is None else network.seed,
+        "preprocessing": network.preprocessing,
+        "layers": json.dumps(layers),
+        "reduction": json.dumps(reduction.described()),
+        "batch_size": batch_size,
+        "versions": json.dumps(versions),
+    }
+
+
+def _in_order(function: Callable[[Step], Batch], items: Iterable[Step], *, workers: int) -> Iterator[Batch]:
     """Call a function in threads and yield its results in order; at most `workers` + 1 wait in memory."""
     if workers == 1:
         yield from map(function, items)
@@ -244,57 +390,3 @@ def _single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[h5py.File]:
-    """Open a new HDF5 file, and remove it if what follows fails."""
-    try:
-        # The newer format has no limit of 64 KiB on attributes, and no times.
-        file = h5py.File(path, "w", libver=("v110", "v110"))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error}); choose another folder") from error
-    try:
-        with file:
-            yield file
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error}); free space there, or choose another") from error
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _describe(file: h5py.File, network: Network, stimuli: Stimuli, layers: list[str], *, batch_size: int) -> None:
-    """Write what the activations are of, and what they were made with."""
-    for name, texts in (("stim_id", stimuli.ids), ("sha256", list(stimuli.table["sha256"]))):
-        encoded = [text.encode() for text in texts]
-        dtype = h5py.string_dtype("utf-8", max(map(len, encoded)))
-        file.create_dataset(name, data=np.array(encoded, dtype=dtype), track_times=False)
-    versions = {"bidsdnn": __version__} | {library: version(library) for library in LIBRARIES}
-    file.attrs.update(
-        {
-            "network": network.name,
-            "label": network.label,
-            "source": network.source,
-            "weights": network.weights,
-            "weights_sha256": network.weights_sha256,
-            "seed": "n/a" if network.seed is None else network.seed,
-            "preprocessing": network.preprocessing,
-            "layers": json.dumps(layers),
-            "batch_size": batch_size,
-            "versions": json.dumps(versions),
-        }
-    )
-
-
-def _write(file: h5py.File, layer: str, values: Tensor, rows: slice, *, n: int, batch_size: int) -> None:
-    """Write a batch's rows of one layer; the first batch makes the dataset."""
-    flat = values.reshape(len(values), -1).numpy()
-    if layer not in file:
-        # Chunks of equal width, for the file stores every chunk whole.
-        blocks = -(-flat.shape[1] // CHUNK_COLUMNS)
-        chunks = (min(batch_size, n), -(-flat.shape[1] // blocks))
-        made = file.create_dataset(layer, (n, flat.shape[1]), np.float32, chunks=chunks, track_times=False)
-        made.attrs["shape"] = np.array(values.shape[1:], dtype=np.int64)
-    file[layer][rows] = flat

@@ -6,22 +6,19 @@ Layers are the dotted names of the module's submodules. One forward pass records
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from bidsdnn.errors import ConfigError
-from bidsdnn.lookup import closest
 from bidsdnn.networks.preprocessing import blank
+from bidsdnn.networks.recorder import Recorder
 
 MAX_CANONICAL = 12
 BACKBONE_SHARE = 0.6  # a container with more of the parameters than this is the network itself, not one of its layers
@@ -97,20 +94,51 @@ class Network:
         return list(self.listed) or canonical_layers(self.module)
 
     def select(self, patterns: Iterable[str]) -> list[str]:
-        """Find layers by shell-style patterns.
+        """Find layers by name, shell-style pattern or depth.
 
         Parameters
         ----------
         patterns : iterable of str
-            As ``features.*``, a layer's whole name, or a short one, as ``conv5`` of AlexNet; case counts.
+            A layer's whole name, a short one, as ``conv5`` of AlexNet, or a glob as ``features.*``; case counts.
+            ``relu#2`` is the second call of a module in one forward pass. ``@0.5`` is the canonical layer at half
+            the depth, ``@0`` the first, ``@1`` the last.
 
         Returns
         -------
         list of str
             Layers that match any pattern, in the module's order; empty if none does.
+
+        Raises
+        ------
+        ConfigError
+            If a depth is no number from 0 to 1.
         """
-        wanted = [self.short.get(pattern, pattern) for pattern in patterns]
-        return [layer for layer in self.layers if any(fnmatchcase(layer, pattern) for pattern in wanted)]
+        order = {layer: place for place, layer in enumerate(self.layers)}
+        found: set[str] = set()
+        for pattern in patterns:
+            if pattern.startswith("@"):
+                found.add(self._at_depth(pattern))
+                continue
+            glob, mark, call = pattern.partition("#")
+            glob = self.short.get(glob, glob)
+            found |= {layer + mark + call for layer in order if fnmatchcase(layer, glob)}
+        return self.in_order(found)
+
+    def in_order(self, layers: Iterable[str]) -> list[str]:
+        """Sort layers as they stand in the module, each once; calls of one module by their numbers."""
+        order = {layer: place for place, layer in enumerate(self.layers)}
+        split = [(layer, *layer.partition("#")[::2]) for layer in set(layers)]
+        return [layer for layer, _, _ in sorted(split, key=lambda one: (order[one[1]], len(one[2]), one[2]))]
+
+    def _at_depth(self, pattern: str) -> str:
+        try:
+            depth = float(pattern[1:])
+        except ValueError:
+            depth = -1.0
+        if not 0 <= depth <= 1:
+            raise ConfigError(f"layer {pattern!r}: after @ stands a depth from 0 (first) to 1 (last), as in @0.5")
+        names = self.canonical()
+        return names[int(depth * (len(names) - 1) + 0.5)]
 
     def shapes(self, layers: Sequence[str] | None = None) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Measure what layers give for one picture, by one forward pass of a grey or silent one.
@@ -135,110 +163,10 @@ class Network:
         batch = self.preprocess(blank(self.modality)).unsqueeze(0).to(device)
         with Recorder(self.module, asked, lenient=layers is None) as record, torch.inference_mode():
             seen = record(batch)
-        return {name: (type(self.module.get_submodule(name)).__name__, tuple(seen[name].shape[1:])) for name in seen}
+        return {name: (self._type(name), tuple(seen[name].shape[1:])) for name in seen}
 
-
-class Recorder:
-    """Forward hooks that copy the outputs of layers, as float32 in main memory, while the context lasts.
-
-    The copy is made at once, because a following in-place activation would overwrite the output. Of a tuple,
-    list or mapping the first tensor is taken; of a module called several times in one forward pass, the last
-    call. Threads may share one recorder: each sees its own batch only.
-
-    Parameters
-    ----------
-    module : nn.Module
-        In evaluation mode; its forward pass must not keep state on the module if threads share it.
-    layers : sequence of str
-        Dotted names of submodules.
-    lenient : bool
-        Whether layers that are not reached, or give no table of pictures, are left out and are no error.
-
-    Raises
-    ------
-    ConfigError
-        If a layer does not exist.
-    """
-
-    def __init__(self, module: nn.Module, layers: Sequence[str], *, lenient: bool = False) -> None:
-        modules = dict(module.named_modules())
-        for layer in layers:
-            if not layer or layer not in modules:
-                raise ConfigError(f"layer {layer!r} is not in the network; {closest(layer, filter(None, modules))}")
-        self._module = module
-        self._lenient = lenient
-        self._layers = {layer: modules[layer] for layer in layers}
-        self._local = threading.local()
-        self._handles: list[RemovableHandle] = []
-
-    def __enter__(self) -> Recorder:
-        try:
-            for layer, module in self._layers.items():
-                self._handles.append(module.register_forward_hook(partial(self._hook, layer)))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-
-    def _hook(self, layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        tensor = _first_tensor(output)
-        if self._lenient and (tensor is None or tensor.ndim == 0 or len(tensor) != self._local.size):
-            return
-        if tensor is None:
-            raise ConfigError(f"layer {layer!r} gives {type(output).__name__}, which holds no tensor; choose another")
-        if tensor.ndim == 0 or len(tensor) != self._local.size:
-            raise ConfigError(
-                f"layer {layer!r} gives shape {tuple(tensor.shape)} for {self._local.size} pictures: "
-                "its first axis is not the pictures; choose another layer"
-            )
-        kept = tensor.detach()[: self._local.keep]
-        self._local.seen[layer] = kept.to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
-
-    def __call__(self, batch: Tensor, *, keep: int | None = None) -> dict[str, Tensor]:
-        """Run a batch and return what the layers gave.
-
-        Parameters
-        ----------
-        batch : Tensor, shape (n, ...)
-            The module's input.
-        keep : int, optional
-            Record the first pictures of the batch only.
-
-        Returns
-        -------
-        dict of str to Tensor of float32, shape (keep, ...)
-            In the order of the layers asked for.
-
-        Raises
-        ------
-        ConfigError
-            If a layer was not reached, or its output is no table of pictures.
-        """
-        self._local.size, self._local.keep, self._local.seen = len(batch), keep, {}
-        self._module(batch)
-        seen: dict[str, Tensor] = self._local.seen
-        self._local.seen = {}
-        unreached = [layer for layer in self._layers if layer not in seen]
-        if unreached and not self._lenient:
-            named = ", ".join(unreached[:5])
-            raise ConfigError(f"layer {named} is never reached by a forward pass of the network; leave it out")
-        return {layer: seen[layer] for layer in self._layers if layer in seen}
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    """Return the first tensor in a module's output, whatever holds it."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, dict):  # of which the outputs of HuggingFace's models are a kind
-        output = list(output.values())
-    if isinstance(output, tuple | list):
-        found = (_first_tensor(part) for part in output)
-        return next((tensor for tensor in found if tensor is not None), None)
-    return None
+    def _type(self, layer: str) -> str:
+        return type(self.module.get_submodule(layer.partition("#")[0])).__name__
 
 
 def canonical_layers(module: nn.Module, *, most: int = MAX_CANONICAL) -> list[str]:

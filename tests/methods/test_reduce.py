@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import pdist
+from sklearn.decomposition import PCA
 
 from bidsdnn.methods.rdm import from_gram
-from bidsdnn.methods.reduce import blocks, float64_device, gram, rotation, spectrum
+from bidsdnn.methods.reduce import (
+    blocks,
+    float64_device,
+    gram,
+    histogram,
+    pca,
+    power_spectrum,
+    rotation,
+    spectrum,
+)
 
 
 class Lazy:
@@ -143,3 +153,38 @@ def test_blocks_cover_everything_once():
 def test_a_device_without_float64_falls_back_to_the_cpu():
     assert float64_device("mps").type == "cpu"
     assert float64_device("cuda").type == "cuda"
+
+
+def test_pca_over_all_rows_is_scikit_learns():
+    x = np.random.default_rng(0).standard_normal((30, 50)) * np.linspace(3, 0.1, 50)
+    for n in (1, 7, 30, 0.6):
+        theirs = PCA(n_components=n, svd_solver="full").fit_transform(x)
+        ours = pca(x, n)
+        assert ours.shape == theirs.shape
+        signs = np.sign((ours * theirs).sum(0))
+        width = min(ours.shape[1], 29)  # the 30th component of 30 centred rows is rounding
+        np.testing.assert_allclose((ours * signs)[:, :width], theirs[:, :width], atol=1e-10)
+        largest = np.take_along_axis(ours, np.abs(ours).argmax(0)[None], 0)
+        assert (largest[0, :width] > 0).all()
+    for n in (0, 31, 1.5):
+        with pytest.raises(ValueError, match="expected 1 to 30 components"):
+            pca(x, n)
+
+
+def test_histogram_counts_between_least_and_largest():
+    x = np.array([[[0.0, 1, 2, 3, 4], [-1, -1, 1, 1, 1]], [[5, 5, 5, 5, 5], [0, 0.1, 0.2, 9, 10]]])
+    assert histogram(x, 2).tolist() == [[[2, 3], [2, 3]], [[0, 5], [3, 2]]]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        histogram(x, 0)
+
+
+@pytest.mark.parametrize("m", [8, 9])
+def test_power_spectrum_is_the_formula(m):
+    x = np.random.default_rng(0).standard_normal((3, 2, m)) + 5
+    power = np.abs(np.fft.fft(x - x.mean(-1, keepdims=True))) ** 2 / m
+    half = m // 2 + 1
+    twice = np.array([1 if k == 0 or 2 * k == m else 2 for k in range(half)])
+    np.testing.assert_allclose(power_spectrum(x, half), power[..., :half] * twice, atol=1e-12)
+    assert power_spectrum(x, 2).shape == (3, 2, 2)
+    with pytest.raises(ValueError, match="frequencies"):
+        power_spectrum(x, half + 1)

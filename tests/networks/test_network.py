@@ -12,7 +12,8 @@ from torchvision import models
 from torchvision.transforms.functional import pil_to_tensor
 
 from bidsdnn.errors import ConfigError
-from bidsdnn.networks.network import MAX_CANONICAL, Network, Recorder, canonical_layers
+from bidsdnn.networks.network import MAX_CANONICAL, Network, canonical_layers
+from bidsdnn.networks.recorder import Recorder
 
 
 def network(module: nn.Module | None = None, **fields: object) -> Network:

@@ -7,7 +7,8 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from bidsdnn.demo.pictures import draw_picture, plan_pictures
-from bidsdnn.networks.network import Recorder, canonical_layers
+from bidsdnn.networks.network import canonical_layers
+from bidsdnn.networks.recorder import Recorder
 from bidsdnn.networks.toy import Toy
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc"]

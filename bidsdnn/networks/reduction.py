@@ -1,0 +1,215 @@
+"""What is made of a layer's output before it is stored, from one stimulus at a time: nothing here is fitted.
+
+In this order: the token of a transformer, the channels and units of interest, pooling over positions, and a sparse
+random projection. What is fitted to stimuli (principal components, z-scores) belongs into folds and is not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bidsdnn.errors import ConfigError
+from bidsdnn.methods.reduce import sparse_projection
+
+TOKENS = ("all", "cls", "mean")
+POOLING = ("max", "mean", "median", "l1", "l2")
+AXES = ("channel", "row", "column")
+
+Mask = Mapping[str, Mapping[str, Sequence[int]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """Stateless reduction of activations; the default changes nothing.
+
+    Parameters
+    ----------
+    tokens : str
+        Of outputs of shape (tokens, values): ``all``, the first one (``cls``), or their ``mean``.
+    mask : mapping of str to mapping of str to sequence of int
+        By layer or glob: indices from 0 along ``channel``, ``row`` and ``column`` that are kept.
+    pooling : str, optional
+        Over positions, for each channel: ``max``, ``mean``, ``median``, ``l1``, ``l2``, or ``grid:N``, the means in
+        the cells of an N x N grid.
+    projection : int, optional
+        Random dimensions of layers that have more units.
+    dtype : str
+        ``float32`` or ``float16``, of what is stored.
+    seed : int
+        Of the projection.
+
+    Raises
+    ------
+    ConfigError
+        If a name, an axis or a number is not one of these.
+    """
+
+    tokens: str = "all"
+    mask: Mask = field(default_factory=dict)
+    pooling: str | None = None
+    projection: int | None = None
+    dtype: str = "float32"
+    seed: int = 0
+    _matrices: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.tokens not in TOKENS:
+            raise ConfigError(f"--tokens {self.tokens}: choose one of {', '.join(TOKENS)}")
+        if self.pooling is not None and self.pooling not in POOLING and self.cells is None:
+            raise ConfigError(f"--pooling {self.pooling}: choose one of {', '.join(POOLING)}, or grid:N, as grid:4")
+        if self.projection is not None and self.projection < 1:
+            raise ConfigError(f"--projection {self.projection}: give a number of dimensions from 1, or auto")
+        if self.dtype not in ("float32", "float16"):
+            raise ConfigError(f"--activation-dtype {self.dtype}: choose float32 or float16")
+        for layer, axes in self.mask.items():
+            for axis, indices in axes.items():
+                if axis not in AXES:
+                    raise ConfigError(f"mask of layer {layer}: {axis!r} is no axis; choose one of {', '.join(AXES)}")
+                if not len(indices) or min(indices) < 0 or len(set(indices)) < len(indices):
+                    raise ConfigError(
+                        f"mask of layer {layer}: {axis} = {list(indices)[:8]}: give different numbers counted from 0"
+                    )
+
+    @property
+    def cells(self) -> int | None:
+        """N of ``grid:N``."""
+        name, _, number = (self.pooling or "").partition(":")
+        return int(number) if name == "grid" and number.isdigit() and int(number) else None
+
+    def described(self) -> dict[str, Any]:
+        """What differs from the default, for hashes and sidecars; empty if nothing does."""
+        content: dict[str, Any] = {
+            "Tokens": self.tokens if self.tokens != "all" else None,
+            "Mask": {layer: {a: list(i) for a, i in axes.items()} for layer, axes in self.mask.items() if axes},
+            "Pooling": self.pooling,
+            "Projection": self.projection,
+            "ProjectionSeed": self.seed if self.projection else None,
+            "ActivationType": self.dtype if self.dtype != "float32" else None,
+        }
+        return {key: value for key, value in content.items() if value not in (None, {})}
+
+    def __call__(self, layer: str, values: Tensor) -> Tensor:
+        """Reduce one layer's output.
+
+        Parameters
+        ----------
+        layer : str
+            Its name, with or without ``#`` and the number of a call.
+        values : Tensor, shape (n, ...)
+
+        Returns
+        -------
+        Tensor, shape (n, ...)
+            The same tensor, or a view of it, where there is nothing to do.
+
+        Raises
+        ------
+        ConfigError
+            If a mask names an index, or an axis, that the layer does not have.
+        """
+        if self.tokens != "all" and values.ndim == 3:
+            values = values[:, 0] if self.tokens == "cls" else values.mean(1)
+        for pattern, axes in self.mask.items():
+            if axes and (layer == pattern or fnmatchcase(layer.partition("#")[0], pattern)):
+                values = _masked(layer, values, axes)
+        if self.pooling and values.ndim > 2:
+            values = self._pooled(values)
+        return self._projected(layer, values) if self.projection else values
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        values = values.movedim(channel_axis(values.shape[1:]) + 1, 1)
+        if self.cells is not None:
+            size = [min(self.cells, length) for length in values.shape[2:]]
+            pool: Any = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
+            if len(size) > len(pool):
+                raise ConfigError(
+                    f"--pooling {self.pooling}: activations of shape {tuple(values.shape[1:])} have no grid"
+                )
+            pooled: Tensor = pool[len(size) - 1](values, size if len(size) > 1 else size[0])
+            return pooled
+        return pool_positions(values.flatten(2), str(self.pooling))
+
+    def _projected(self, layer: str, values: Tensor) -> Tensor:
+        """Multiply by a sparse random matrix that layer, units and seed determine."""
+        units = values[0].numel()
+        if self.projection is None or units <= self.projection:
+            return values
+        with self._lock:
+            if (layer, units) not in self._matrices:
+                text = f"{self.seed} {layer} {units}".encode()
+                seed = int.from_bytes(hashlib.sha256(text).digest()[:4], "little")
+                self._matrices[layer, units] = sparse_projection(units, self.projection, seed=seed)
+        flat = values.flatten(1).to("cpu", torch.float32).numpy()
+        return torch.from_numpy(np.ascontiguousarray((self._matrices[layer, units] @ flat.T).T))
+
+
+def channel_axis(shape: Sequence[int]) -> int:
+    """Say which axis of one stimulus' activations is the channels.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Without the axis of stimuli.
+
+    Returns
+    -------
+    int
+        The first in feature maps; the last in tokens (two axes), and in maps whose last axis alone differs from the
+        one before it where that is square, as (14, 14, 192) of a Swin transformer.
+    """
+    if len(shape) == 2 or (len(shape) > 2 and shape[-1] != shape[-2] == shape[-3]):
+        return len(shape) - 1
+    return 0
+
+
+def pool_positions(values: Tensor, how: str) -> Tensor:
+    """Summarise the last axis.
+
+    Parameters
+    ----------
+    values : Tensor, shape (n, channels, positions)
+    how : str
+        ``max``, ``mean``, ``median`` (of an even number, the mean of the middle two), ``l1`` (sum of absolute
+        values) or ``l2`` (square root of the sum of squares).
+
+    Returns
+    -------
+    Tensor, shape (n, channels)
+        NaN where a position is NaN.
+    """
+    if how == "max":
+        return values.amax(-1)
+    if how == "mean":
+        return values.mean(-1)
+    if how == "median":
+        ordered, size = values.sort(-1).values, values.shape[-1]
+        middle = (ordered[..., (size - 1) // 2] + ordered[..., size // 2]) / 2
+        return torch.where(ordered[..., -1].isnan(), torch.nan, middle)  # NaN is sorted to the end
+    return values.abs().sum(-1) if how == "l1" else values.square().sum(-1).sqrt()
+
+
+def _masked(layer: str, values: Tensor, axes: Mapping[str, Sequence[int]]) -> Tensor:
+    """Keep the indices of interest."""
+    channel = channel_axis(values.shape[1:])
+    rest = [axis for axis in range(values.ndim - 1) if axis != channel]
+    # Of films, the last two axes are rows and columns; of tokens, the only one is rows.
+    of = {"channel": channel} | dict(zip(AXES[1:], rest[-2:], strict=False))
+    for name, indices in axes.items():
+        if name not in of:
+            raise ConfigError(f"mask of layer {layer}: shape {tuple(values.shape[1:])} has no {name}; leave it out")
+        size = values.shape[of[name] + 1]
+        if max(indices) >= size:
+            raise ConfigError(f"mask of layer {layer}: {name} {max(indices)} is not there; it has 0 to {size - 1}")
+        values = values.index_select(of[name] + 1, torch.tensor(list(indices), device=values.device))
+    return values
