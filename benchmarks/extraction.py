@@ -1,16 +1,24 @@
-"""Time `extract` against a bare loop of forward passes that is fed the same and keeps nothing.
+"""Time `extract` against bare forward passes, and measure its memory.
 
-Run as ``python benchmarks/extraction.py [NETWORK] [PICTURES]``. Prints pictures a second of both, and their
-ratio; what is left of 1 is the price of copying, checking and writing every activation. Both run on one
-thread; two workers use two cores.
+Run as ``python benchmarks/extraction.py [speed|layers|memory] [NETWORK] [PICTURES]``.
+
+``speed``: against a bare loop of forward passes that is fed the same and keeps nothing; once with pictures decoded
+in both, once with tensors that are ready in both. What is left of 1 is the price of keeping, checking and writing every
+activation. ``layers``: against one pass for each of five layers of AlexNet, pictures decoded each time and activations
+gathered in a list, which is how DNNBrain goes about it. ``memory``: peak memory with 512 and 4,096 pictures.
+
+All run on one thread for kernels; workers of `extract` are threads of their own, and one more writes.
 """
 
 from __future__ import annotations
 
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +30,7 @@ from bidsdnn.networks.network import Network
 from bidsdnn.stimuli import Stimuli, load_image
 
 BATCH = 32
+RELUS = ["features.1", "features.4", "features.7", "features.9", "features.11"]
 
 
 def bare(network: Network, stimuli: Stimuli) -> None:
@@ -31,43 +40,122 @@ def bare(network: Network, stimuli: Stimuli) -> None:
             network.module(torch.stack([network.preprocess(load_image(path)) for path in paths]))
 
 
-def fastest(tasks: list[Callable[[], None]], *, rounds: int = 4) -> list[float]:
-    """Wall seconds of each task; they take turns, so that other load on the machine meets all of them."""
-    taken: list[list[float]] = [[] for _ in tasks]
+def one_pass_a_layer(network: Network, stimuli: Stimuli, layers: list[str]) -> None:
+    """A hook on one layer at a time, batches of 8, everything gathered in memory."""
+    for layer in layers:
+        kept: list[np.ndarray] = []
+        hook = network.module.get_submodule(layer).register_forward_hook(
+            lambda module, inputs, output, kept=kept: kept.extend(output.detach().numpy().copy())
+        )
+        for start in range(0, len(stimuli), 8):
+            batch = torch.stack([network.preprocess(load_image(path)) for path in stimuli.paths[start : start + 8]])
+            network.module(batch)
+        hook.remove()
+        np.asarray(kept)
+
+
+def fastest(tasks: list[Callable[[], None]], *, rounds: int = 5) -> list[list[float]]:
+    """Wall and processor seconds of each task; they take turns, so that other load meets all of them."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in tasks]
     for _ in range(rounds):
         for times, task in zip(taken, tasks, strict=True):
-            begin = time.perf_counter()
+            begin = time.perf_counter(), time.process_time()
             task()
-            times.append(time.perf_counter() - begin)
-    return [min(times) for times in taken]
+            times.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    return [[min(wall for wall, _ in times), min(cpu for _, cpu in times)] for times in taken]
 
 
-def main(name: str = "alexnet", pictures: str = "96") -> None:
-    torch.set_num_threads(1)
-    n = int(pictures)
+def extracted(network: Network, stimuli: Stimuli, layers: list[str], path: Path, workers: int = 1) -> None:
+    path.unlink(missing_ok=True)  # ext4 would flush the new file to disk before it replaces an old one
+    extract.extract(network, stimuli, layers, path, workers=workers)
+
+
+def pictures(folder: Path, n: int, size: tuple[int, int] = (300, 400)) -> Stimuli:
     rng = np.random.default_rng(0)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{i:04d}.jpg")
+    return Stimuli.from_folder(folder).with_hashes()
+
+
+def ready(network: Network, stimuli: Stimuli) -> Network:
+    """Replace preprocessing by tensors made before, whatever the picture: decoding a 1-pixel image costs nothing."""
+    tensor = network.preprocess(load_image(stimuli.paths[0]))
+    return replace(network, preprocess=lambda image: tensor)
+
+
+def speed(name: str, n: int) -> None:
     network = zoo.build(name, weights="none")
     layers = network.canonical()
+    for what, size in (("pictures decoded in both", (300, 400)), ("tensors ready in both", (1, 1))):
+        with tempfile.TemporaryDirectory() as folder:
+            stimuli = pictures(Path(folder), n, size)
+            used = ready(network, stimuli) if size == (1, 1) else network
+            path = Path(folder) / "activations.h5"
+            bare(used, stimuli.select(stimuli.ids[:BATCH]))
+            (loop, loop_cpu), (one, one_cpu), (two, _) = fastest(
+                [
+                    lambda used=used, stimuli=stimuli: bare(used, stimuli),
+                    lambda used=used, stimuli=stimuli, path=path: extracted(used, stimuli, layers, path),
+                    lambda used=used, stimuli=stimuli, path=path: extracted(used, stimuli, layers, path, workers=2),
+                ]
+            )
+            megabytes = extract.estimate_bytes(network, layers, n) / 1e6
+            print(f"{name}, {len(layers)} layers, {n} pictures, {megabytes:.0f} MB, {what}")
+            print(f"  bare forward loop   {n / loop:7.1f} pictures/s")
+            print(f"  extract, 1 worker   {n / one:7.1f} pictures/s   ratio {loop / one:.2f}, processor time "
+                  f"{loop_cpu / one_cpu:.2f}")  # fmt: skip
+            print(f"  extract, 2 workers  {n / two:7.1f} pictures/s   ratio {loop / two:.2f}")
+
+
+def layers(name: str, n: int) -> None:
+    network = zoo.build(name, weights="none")
     with tempfile.TemporaryDirectory() as folder:
-        for i in range(n):
-            pixels = rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(Path(folder) / f"{i:04d}.jpg")
-        stimuli = Stimuli.from_folder(Path(folder)).with_hashes()
-        path = Path(folder) / "activations.h5"
-        bare(network, stimuli.select(stimuli.ids[:BATCH]))
-        size = extract.estimate_bytes(network, layers, n) / 1e6
-        loop, one, two = fastest(
+        stimuli, path = pictures(Path(folder), n), Path(folder) / "activations.h5"
+        (loop, loop_cpu), (one, one_cpu), (two, _) = fastest(
             [
-                lambda: bare(network, stimuli),
-                lambda: extract.extract(network, stimuli, layers, path, workers=1),
-                lambda: extract.extract(network, stimuli, layers, path, workers=2),
-            ]
+                lambda: one_pass_a_layer(network, stimuli, RELUS),
+                lambda: extracted(network, stimuli, RELUS, path),
+                lambda: extracted(network, stimuli, RELUS, path, workers=2),
+            ],
+            rounds=2,
         )
-        print(f"{name}, {len(layers)} layers, {n} pictures, {size:.0f} MB")
-        print(f"bare forward loop   {n / loop:7.1f} pictures/s")
-        print(f"extract, 1 worker   {n / one:7.1f} pictures/s   ratio {loop / one:.2f}")
-        print(f"extract, 2 workers  {n / two:7.1f} pictures/s   ratio {loop / two:.2f}")
+        print(f"{name}, {len(RELUS)} layers, {n} pictures")
+        print(f"  one pass a layer    {n / loop:7.1f} pictures/s")
+        print(f"  extract, 1 worker   {n / one:7.1f} pictures/s   {loop / one:.1f} times, processor time "
+              f"{loop_cpu / one_cpu:.1f}")  # fmt: skip
+        print(f"  extract, 2 workers  {n / two:7.1f} pictures/s   {loop / two:.1f} times")
+
+
+def peak(name: str, n: str, folder: str) -> None:
+    """Run in a process of its own: its peak memory, in bytes."""
+    network = zoo.build(name, weights="none")
+    stimuli = Stimuli.from_folder(Path(folder)).select([f"{i:04d}.jpg" for i in range(int(n))]).with_hashes()
+    extract.extract(network, stimuli, network.canonical(), Path(folder) / "activations.h5", workers=2)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def memory(name: str, n: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        pictures(Path(folder), n, (32, 32))
+        found = {}
+        for count in (n // 8, n):
+            command = [sys.executable, __file__, "peak", name, str(count), folder]
+            found[count] = int(subprocess.check_output(command, text=True))
+            print(f"{name}, canonical layers, {count} pictures: peak {found[count] / 1e6:.0f} MB", flush=True)
+        print(f"difference {(found[n] - found[n // 8]) / 1e6:.0f} MB")
+
+
+def main(mode: str = "speed", name: str = "alexnet", count: str = "") -> None:
+    torch.set_num_threads(1)
+    modes: dict[str, tuple[Callable[[str, int], None], int]] = {
+        "speed": (speed, 96), "layers": (layers, 64), "memory": (memory, 4096),
+    }  # fmt: skip
+    run, usual = modes[mode]
+    run(name, int(count or usual))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1:2] == ["peak"]:
+        peak(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

@@ -217,7 +217,7 @@ def extract(
                         if not store.is_open:
                             shapes = {layer: tuple(values.shape[1:]) for layer, values in activations.items()}
                             _lay_out(store, texts, attributes, layers, shapes, rows, known, reduction.dtype)
-                        writer.put(step, activations)
+                        writer.put(job, step, activations)
                         del activations  # before the next batch is made, not after
                         bar.update(len(step.rows))
             if not store.is_open:  # every row is known, and every layer
@@ -267,12 +267,12 @@ class _Job:
                     f"{tuple(items[0].shape)} for {self._path(step.rows[0])}; make it crop or resize to one size"
                 )
         batch = torch.stack(items + items[-1:] * (self.batch_size - len(items)))
-        # Not in inference mode: there, tensors do not count what is written over them.
-        with self.gate if self.target.type != "cpu" else nullcontext(), torch.no_grad():
+        with self.gate if self.target.type != "cpu" else nullcontext(), torch.inference_mode():
             activations = self.record(batch.to(self.target), keep=len(items))
-        return step, {layer: self._checked(layer, values, step) for layer, values in activations.items()}
+        return step, activations
 
-    def _checked(self, layer: str, values: Tensor, step: Step) -> Tensor:
+    def checked(self, layer: str, values: Tensor, step: Step) -> Tensor:
+        """Activations as they are stored, if they are finite."""
         # A sum is finite unless a term is not, or it overflows; only then is every value looked at.
         if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
             bad = int((~torch.isfinite(values.flatten(1))).any(1).nonzero()[0])
@@ -296,7 +296,7 @@ class _Job:
 
 
 class _Writer:
-    """Writes batches in a thread of its own, one after the other; one more may wait."""
+    """Checks and writes batches in a thread of its own, one after the other; one more may wait."""
 
     def __init__(self, store: Store, rows: Rows) -> None:
         self._store, self._rows = store, rows
@@ -311,23 +311,25 @@ class _Writer:
         if kind is None and self._last is not None:
             self._last.result()
 
-    def put(self, step: Step, activations: dict[str, Tensor]) -> None:
+    def put(self, job: _Job, step: Step, activations: dict[str, Tensor]) -> None:
         """Wait for the batch before, and begin to write this one."""
         if self._last is not None:
             self._last.result()
-        self._last = self._pool.submit(_write, self._store, self._rows.same(step.rows), activations)
+        self._last = self._pool.submit(_write, self._store, self._rows, job, step, activations)
 
 
-def _write(store: Store, rows: list[list[int]], activations: dict[str, Tensor]) -> None:
+def _write(store: Store, rows: Rows, job: _Job, step: Step, activations: dict[str, Tensor]) -> None:
     """Write a batch to all rows of its contents."""
+    same = rows.same(step.rows)
     for layer, values in activations.items():
-        table = values.flatten(1).numpy()
-        store.write(layer, [same[0] for same in rows], table)
-        for same, value in zip(rows, table, strict=True):
-            for row in same[1:]:
+        table = job.checked(layer, values, step).flatten(1).numpy()
+        store.write(layer, [members[0] for members in same], table)
+        for members, value in zip(same, table, strict=True):
+            for row in members[1:]:
                 store.write(layer, [row], value)
+    job.record.release(activations.values())
     activations.clear()
-    store.mark([row for same in rows for row in same])
+    store.mark([row for members in same for row in members])
 
 
 def _attributes(network: Network, layers: list[str], reduction: Reduction, *, batch_size: int) -> dict[str, Any]:

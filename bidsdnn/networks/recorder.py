@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,10 @@ Reduce = Callable[[str, Tensor], Tensor]
 class Recorder:
     """Forward hooks that keep the outputs of layers, as float32 in main memory, while the context lasts.
 
-    An output is copied at once, because a following in-place activation would overwrite it; only where torch's
-    version counters have shown, outside of inference mode, that nothing overwrites it, is it kept without a copy.
-    Of a tuple, list or mapping the first tensor is taken. ``name#2`` is what the second call of a module in one
-    forward pass gives; the plain name is the last call. Threads may share one recorder: each sees its own batch only.
+    An output is copied at once, because a following in-place activation would overwrite it. Copies go to memory that
+    `release` gave back, if there is any: fresh pages cost more than the copying. Of a tuple, list or mapping the first
+    tensor is taken. ``name#2`` is what the second call of a module in one forward pass gives; the plain name is the
+    last call. Threads may share one recorder: each sees its own batch only.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ class Recorder:
         self._hooked = {name: modules[name] for name in (layer.partition("#")[0] for layer in layers)}
         self._local = threading.local()
         self._handles: list[RemovableHandle] = []
-        self._steady: set[str] = set()
+        self._free: dict[tuple[tuple[int, ...], bool], list[Tensor]] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Recorder:
         try:
@@ -96,22 +97,21 @@ class Recorder:
         kept = tensor.detach()[: self._local.keep]
         if self._reduce:
             kept = self._reduce(layer, kept)
-        shares = kept.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
-        if shares and not tensor.is_inference():
-            self._local.watched[layer] = (tensor, tensor._version)
-        copy = shares and (tensor.is_inference() or layer not in self._steady)
-        self._local.seen[layer] = kept.to("cpu", torch.float32, copy=copy, memory_format=torch.contiguous_format)
+        copy = self._empty(tuple(kept.shape))
+        self._local.seen[layer] = copy.copy_(kept)
 
-    def _overwritten(self) -> bool:
-        """Tell whether an output that was kept without a copy has changed since; learn which ones never do."""
-        wrong = False
-        for layer, (tensor, version) in self._local.watched.items():
-            if tensor._version == version:
-                self._steady.add(layer)
-            elif layer in self._steady:
-                self._steady.discard(layer)
-                wrong = True
-        return wrong
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        with self._lock:
+            free = self._free.get((shape, torch.is_inference_mode_enabled()))
+            if free:
+                return free.pop()
+        return torch.empty(shape, dtype=torch.float32)
+
+    def release(self, tensors: Iterable[Tensor]) -> None:
+        """Give back what a call returned and nobody looks at any more: later calls write over it."""
+        with self._lock:
+            for tensor in tensors:
+                self._free.setdefault((tuple(tensor.shape), tensor.is_inference()), []).append(tensor)
 
     def __call__(self, batch: Tensor, *, keep: int | None = None) -> dict[str, Tensor]:
         """Run a batch and return what the layers gave.
@@ -135,14 +135,11 @@ class Recorder:
         """
         local = self._local
         local.size, local.keep = len(batch), keep
-        again = True
-        while again:
-            local.seen, local.watched, local.calls = {}, {}, {}
-            self._module(batch)
-            again = self._overwritten()
+        local.seen, local.calls = {}, {}
+        self._module(batch)
         seen: dict[str, Tensor] = local.seen
         calls: dict[str, int] = local.calls
-        local.seen, local.watched = {}, {}
+        local.seen = {}
         if self._lenient:
             parts = {name: [f"{name}#{k + 1}" for k in range(calls.get(name, 0))] for name in self._hooked}
             names = [part for name in self._layers for part in (name, *(parts[name] if len(parts[name]) > 1 else []))]

@@ -12,6 +12,7 @@ from torchvision import models
 from torchvision.transforms.functional import pil_to_tensor
 
 from bidsdnn.errors import ConfigError
+from bidsdnn.networks import zoo
 from bidsdnn.networks.network import MAX_CANONICAL, Network, canonical_layers
 from bidsdnn.networks.recorder import Recorder
 
@@ -239,3 +240,55 @@ def test_threads_share_a_recorder_without_mixing(awkward):
     for i, batch in enumerate(batches):
         with torch.no_grad():
             assert torch.equal(results[i], awkward.conv(batch))
+
+
+def test_layers_by_depth_and_calls(awkward):
+    net = zoo.build("alexnet", weights="none")
+    names = net.canonical()
+    assert net.select(["@0", "@1"]) == [names[0], names[-1]]
+    assert net.select(["@0.5"]) == [names[4]]  # of 8, the middle is rounded up
+    assert net.select(["classifier.6", "features.1*", "@0"]) == ["features.1", "features.10", "features.11",
+                                                                "features.12", "classifier.6"]  # fmt: skip
+    for wrong in ("@1.5", "@half", "@"):
+        with pytest.raises(ConfigError, match="after @ stands a depth"):
+            net.select([wrong])
+    resnet = zoo.build("resnet18", weights="none")
+    assert resnet.select(["layer1.?.relu#2", "layer1.0.relu"]) == [
+        "layer1.0.relu",
+        "layer1.0.relu#2",
+        "layer1.1.relu#2",
+    ]
+    shapes = resnet.shapes()
+    assert shapes["layer1.0.relu#2"] == shapes["layer1.0.relu"] == ("ReLU", (64, 56, 56))
+    assert "relu#1" not in shapes
+
+
+def test_each_call_of_a_module_can_be_had():
+    resnet = zoo.build("resnet18", weights="none")
+    block = resnet.module.layer1[0]
+    x = torch.randn(2, 64, 8, 8)
+    with torch.no_grad(), Recorder(block, ["relu", "relu#1", "relu#2", "bn1"]) as record:
+        seen = record(x)
+        output = block(x)
+        assert torch.equal(seen["relu#1"], seen["bn1"].clamp(min=0))
+    assert torch.equal(seen["relu"], output)
+    assert torch.equal(seen["relu#2"], output)
+    message = r"relu#3 is never reached .*; relu is called 2 times"
+    with pytest.raises(ConfigError, match=message), torch.no_grad(), Recorder(block, ["relu#3"]) as record:
+        record(x)
+    for wrong in ("relu#", "relu#0", "relu#x"):
+        with pytest.raises(ConfigError, match="after # stands the number of a call"):
+            Recorder(block, [wrong])
+
+
+def test_released_memory_is_used_again(awkward):
+    first, second = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
+    with torch.no_grad(), Recorder(awkward, ["conv"]) as record:
+        one = record(first)["conv"]
+        place = one.data_ptr()
+        kept = record(second)["conv"]
+        assert kept.data_ptr() != place
+        record.release([one])
+        again = record(second)["conv"]
+        assert again.data_ptr() == place
+        assert torch.equal(again, kept)
