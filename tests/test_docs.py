@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pandas as pd
+import torch
 from PIL import Image
 
 from bidsdnn.activations import build_networks
@@ -16,6 +17,7 @@ from bidsdnn.bids.events import edit_events
 from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
 from bidsdnn.config import load_toml, resolve_config
+from bidsdnn.extraction import reduction_of
 from bidsdnn.networks.zoo import FILES, LIBRARIES, build
 from bidsdnn.responses import ESTIMATORS
 
@@ -92,3 +94,15 @@ def test_every_kind_of_network_is_on_the_networks_page():
     assert all(f"`model{suffix}" in text for suffix in FILES if suffix != ".pb")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert all(f"bidsdnn[{extra}]`" in text for extra in extras if extra != "test")
+
+
+def test_the_mask_of_the_activations_page_is_understood(tmp_path):
+    text = (ROOT / "docs" / "activations.md").read_text(encoding="utf-8")
+    (tmp_path / "c.toml").write_text(re.search(r"```toml\n(.*?)```", text, flags=re.S)[1])
+    needed = {"bids_dir": "in", "out_dir": "out", "analysis_level": "dnn", "weights": "none"}
+    config = resolve_config({**load_toml(tmp_path / "c.toml"), **needed})
+    ((network, layers),) = build_networks(config)
+    assert layers == list(config.layer)
+    reduction = reduction_of(config, 1, network=network)
+    shapes = [reduction(layer, torch.ones(1, *shape)).shape[1:] for layer, (_, shape) in network.shapes(layers).items()]
+    assert shapes == [(3,), (1,), (3,)]
