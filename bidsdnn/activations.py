@@ -14,7 +14,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path, write_json
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
-from bidsdnn.extraction import activations_path, network_hash, reduction_of, workers_within
+from bidsdnn.extraction import activations_path, masks, network_hash, reduction_of, workers_within
 from bidsdnn.lookup import closest
 from bidsdnn.networks import extract, zoo
 from bidsdnn.networks.network import Network
@@ -68,7 +68,7 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
             raise ConfigError(f"--network: {label!r} stands twice; give one of them another name, as in second={label}")
     chosen: dict[str, list[str]] = {network.label: [] for network in networks}
     # Who masks layers and names none means those.
-    for pattern in config.layer or tuple(config.mask):
+    for pattern in config.layer or tuple(masks(config)):
         narrowed, colon, glob = pattern.rpartition(":")
         among = [n for n in networks if not colon or narrowed in (n.name, n.alias, n.label)]
         if colon and not among:
@@ -81,7 +81,7 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
             )
         for label, layers in found.items():
             chosen[label].extend(layers)
-    if not config.layer and not config.mask:
+    if not config.layer and not masks(config):
         chosen = {network.label: list(network.canonical()) for network in networks}
     for label, layers in chosen.items():
         if not layers:
@@ -93,7 +93,7 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
 
 def _check_mask(config: Config, networks: Sequence[Network], chosen: Mapping[str, list[str]]) -> None:
     """Refuse a mask of layers that nobody asked for: it would change nothing, and nobody would know."""
-    for pattern in config.mask:
+    for pattern in masks(config):
         asked = {layer.partition("#")[0] for network in networks for layer in chosen[network.label]}
         meant = {layer.partition("#")[0] for network in networks for layer in network.select([pattern])}
         if not asked & meant:

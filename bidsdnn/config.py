@@ -150,6 +150,7 @@ class Config(BaseModel):
     features: dict[str, Path] = Field(default_factory=dict)
     tokens: Literal["all", "cls", "mean"] = "all"
     mask: dict[str, dict[str, tuple[int, ...]]] = Field(default_factory=dict)
+    dmask: Path | None = None
     pooling: str | None = None
     projection: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     activation_dtype: Literal["float32", "float16"] = "float32"
@@ -195,14 +196,9 @@ class Config(BaseModel):
         return self.stimuli_dir if listed else None
 
     @field_validator(
-        "bids_dir",
-        "out_dir",
-        "bids_database_dir",
-        "work_dir",
-        "stimuli_dir",
-        "bids_filter_file",
-        "stimulus_id_map",
-    )
+        "bids_dir", "out_dir", "bids_database_dir", "work_dir",
+        "stimuli_dir", "bids_filter_file", "stimulus_id_map", "dmask",
+    )  # fmt: skip
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and path.expanduser().absolute()

@@ -9,6 +9,7 @@ from typing import Any
 
 from bidsdnn.bids.arrays import is_activations
 from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.dnnbrain import read_dmask
 from bidsdnn.bids.files import digest, read_json, sidecar_path
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, OutputError
@@ -30,13 +31,20 @@ def activations_path(derivatives: Derivatives, label: str) -> Path:
     return derivatives.root / "stimuli" / f"model-{label}_activations.h5"
 
 
+def masks(config: Config) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The layers and units of interest, of ``--dmask`` and of the TOML's ``[mask]``, which wins for its layers."""
+    read = read_dmask(config.dmask) if config.dmask else {}
+    from_file = {layer: {axis: tuple(indices) for axis, indices in axes.items()} for layer, axes in read.items()}
+    return from_file | config.mask
+
+
 def resolved_mask(config: Config, network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
     """The masks by layer of one network; of several for one layer, a later one's axes win."""
-    masks: dict[str, dict[str, tuple[int, ...]]] = {}
-    for pattern, axes in config.mask.items():
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for pattern, axes in masks(config).items():
         for layer in network.select([pattern]):
-            masks[layer] = masks.get(layer, {}) | axes
-    return masks
+            found[layer] = found.get(layer, {}) | axes
+    return found
 
 
 def network_hash(network: Network, reduction: Reduction) -> str:
@@ -82,7 +90,7 @@ def reduction_of(
         projection = max(projection, int((stored or {}).get("Projection", 0)))
     return Reduction(
         tokens=config.tokens,
-        mask=config.mask if network is None else resolved_mask(config, network),
+        mask=masks(config) if network is None else resolved_mask(config, network),
         pooling=config.pooling,
         projection=projection,
         dtype=config.activation_dtype,

@@ -257,6 +257,21 @@ def test_a_mask_names_the_layers(tmp_path):
         activations.build_networks(config(tmp_path, layer=["fc"], mask={"conv1": {"channel": [1]}}))
 
 
+def test_dnnbrains_mask_names_layers_and_counts_from_one(tmp_path, pictures):
+    (tmp_path / "a.dmask.csv").write_text("conv1=chn\n1,3\nfc=\n")
+    settings = config(tmp_path, dmask=str(tmp_path / "a.dmask.csv"))
+    ((network, layers),) = activations.build_networks(settings)
+    assert layers == ["conv1", "fc"]
+    stimuli = Stimuli.from_folder(pictures).with_hashes()
+    some, _ = activations.ensure(network, layers, stimuli, Derivatives(tmp_path / "out"), config=settings)
+    whole, _ = ensure(tmp_path / "other", pictures, "abcdef")
+    shape = whole.groups[0].shape
+    expected = whole.groups[0].values[:, :].reshape(6, *shape)[:, [0, 2]]
+    np.testing.assert_array_equal(some.groups[0].values[:, :], expected.reshape(6, -1))
+    assert some.groups[0].shape == (2, *shape[1:])
+    np.testing.assert_array_equal(some.groups[1].values[:, :], whole.groups[1].values[:, :])
+
+
 def test_what_does_not_fit_is_said_before(tmp_path, pictures, monkeypatch):
     settings = config(tmp_path, network=["a=demo", "b=demo"])
     networks = activations.build_networks(settings)
