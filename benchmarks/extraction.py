@@ -54,7 +54,7 @@ def one_pass_a_layer(network: Network, stimuli: Stimuli, layers: list[str]) -> N
         np.asarray(kept)
 
 
-def fastest(tasks: list[Callable[[], None]], *, rounds: int = 5) -> list[list[float]]:
+def fastest(tasks: list[Callable[[], None]], *, rounds: int = 4) -> list[list[float]]:
     """Wall and processor seconds of each task; they take turns, so that other load meets all of them."""
     taken: list[list[tuple[float, float]]] = [[] for _ in tasks]
     for _ in range(rounds):
