@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bidsdnn.networks.work import Known, contents
 from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.report.methods import network_reference
-from bidsdnn.stimuli import Stimuli, file_sha256
+from bidsdnn.stimuli import Stimuli, file_sha256, modality
 
 logger = logging.getLogger(__name__)
 
@@ -189,9 +190,9 @@ def _with_known(stimuli: Stimuli, known: Mapping[str, str]) -> Stimuli:
         if name in asked:
             rows.append({"stimulus_id": name, **asked_rows.loc[name].to_dict()})
         elif (stimuli.root / name).is_file() and file_sha256(stimuli.root / name) == sha:
-            rows.append({"stimulus_id": name, "filename": name, "modality": "image", "sha256": sha})
+            rows.append({"stimulus_id": name, "filename": name, "modality": modality(name), "sha256": sha})
     new = stimuli.table[~stimuli.table["stimulus_id"].isin(known)]
-    return Stimuli(pd.concat([pd.DataFrame(rows), new], ignore_index=True) if rows else new, stimuli.root)
+    return replace(stimuli, table=pd.concat([pd.DataFrame(rows), new], ignore_index=True) if rows else new)
 
 
 def _read(path: Path, layers: Sequence[str], label: str) -> Patterns:

@@ -18,7 +18,7 @@ from bidsdnn import __version__
 from bidsdnn.errors import BidsdnnError, ConfigError, UnknownLevelError
 
 LEVELS = ("dnn", "participant", "group")
-LISTS = ("networks", "layers", "analyses", "responses", "dissimilarities", "similarities", "models")
+LISTS = ("networks", "layers", "features", "analyses", "responses", "dissimilarities", "similarities", "models")
 KERNEL_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -106,9 +106,7 @@ def _add_networks(g: Any) -> None:
         metavar="PATH",
         help="a folder, or DNNBrain's NAME.stim.csv; default: BIDS_DIR/stimuli",
     )
-    g.add_argument(
-        *_names("--stimulus-pictures"), action="store_true", help="put small pictures of the stimuli into the reports"
-    )
+    g.add_argument(*_names("--stimulus-pictures"), action="store_true", help="small pictures of stimuli in the reports")
     g.add_argument(*_names("--stimulus-column"), metavar="NAME", help="column of events.tsv that names the stimuli")
     g.add_argument(
         *_names("--stimulus-id-map"), metavar="TSV", help="columns id and filename, for ids that are no file names"
@@ -129,19 +127,19 @@ def _add_networks(g: Any) -> None:
         help="layers; @0.5: at half the depth; relu#2: a module's second call (default: at most 12 canonical ones)",
     )  # fmt: skip
     g.add_argument(
-        "--features", nargs="+", metavar="NAME=PATH",
-        help="features of stimuli or runs, used as a network's layer is: a table or array with a row a stimulus, "
-        "DNNBrain's .act.h5, samples of each stimulus, or a BIDS dataset's _stim.tsv",
+        "--features", nargs="+", metavar="NAME[=PATH]",
+        help="used as a network's layer is: computed from the stimuli, as `luminance` (`--list features`); or a table "
+        "or array with a row a stimulus, DNNBrain's .act.h5, samples of each stimulus, or a BIDS dataset's _stim.tsv",
     )  # fmt: skip
     g.add_argument("--tokens", choices=("all", "cls", "mean"), help="of transformers' layers (default: all)")
-    g.add_argument(
-        "--pooling", metavar="HOW", help="over positions: max, mean, median, l1, l2 or grid:N (default: none)"
-    )
+    g.add_argument("--pooling", metavar="HOW", help="over positions: max, mean, median, l1, l2, grid:N (default: none)")
     g.add_argument(
         "--projection", metavar="N", type=_dimensions,
         help="random dimensions of wider layers; auto: as many as keep distances to a tenth",
     )  # fmt: skip
     g.add_argument(*_names("--activation-dtype"), choices=("float32", "float16"), help="as stored (default: float32)")
+    g.add_argument("--mono", action="store_true", help="average the channels of sounds")
+    g.add_argument(*_names("--skip-unreadable"), action="store_true", help="leave out stimuli that cannot be read")
     g.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where networks run (default: auto)")
     g.add_argument(
         "--list", choices=LISTS, dest="list_what", metavar="WHAT", help=f"print one of {', '.join(LISTS)}, and stop"
@@ -270,6 +268,9 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, prefix in {"participant_label": "sub-", "session_label": "ses-", "task_id": "task-"}.items():
         if name in given:
             given[name] = _labels(given[name], prefix)
+    if "features" in given:  # a word alone is computed, and no file
+        given["computed_features"] = [text for text in given["features"] if text.isalpha()]
+        given["features"] = [text for text in given["features"] if not text.isalpha()]
     for name in ("derivatives", "rdm", "features"):
         if name in given:
             given[name] = _named_paths(given[name], f"--{name}")

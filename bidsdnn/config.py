@@ -141,6 +141,9 @@ class Config(BaseModel):
     stimulus_column: str | None = None
     stimulus_pictures: bool = False
     stimulus_id_map: Path | None = None
+    clip_duration: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    mono: bool = False
+    skip_unreadable: bool = False
     event_filter: str | None = None
     events: EventEdits = EventEdits()
     network: tuple[str, ...] = ("alexnet",)
@@ -154,6 +157,7 @@ class Config(BaseModel):
     pooling: str | None = None
     projection: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     activation_dtype: Literal["float32", "float16"] = "float32"
+    computed_features: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     # analyses
@@ -374,10 +378,9 @@ def resolve_config(values: Mapping[str, Any], *, origin: str = "") -> Config:
         _ = config.networks
         return config
     except ValidationError as error:
-        first = error.errors()[0]
+        first, where = error.errors()[0], f"{origin}: " if origin else ""
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        where = f"{origin}: " if origin else ""
         if not key:
             raise ConfigError(f"{where}{message}") from error
         raise ConfigError(f"{where}{key} = {first['input']!r}: {message}") from error

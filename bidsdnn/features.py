@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bidsdnn import computed
 from bidsdnn.bids.features import Course, Features, read_features
 from bidsdnn.bids.files import digest
 from bidsdnn.config import Config
@@ -17,6 +18,7 @@ from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.lookup import closest
 from bidsdnn.methods.continuous import RESAMPLINGS, on_run, resample
 from bidsdnn.methods.responses import HRFS
+from bidsdnn.networks import controls
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import Task
 from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, fitted_volumes, presentations
@@ -58,7 +60,15 @@ def check_features(config: Config) -> None:
     ------
     ConfigError, MissingInputError
     """
+    controls.check(config.computed_features)
+    if config.computed_features and config.response == "timeseries":
+        raise ConfigError(
+            f"--features {config.computed_features[0]}: computed for stimuli, not their moments; cut films and sounds "
+            "with clip_duration, and use another --response"
+        )
     for name, path in config.features.items():
+        if name in config.computed_features:
+            raise ConfigError(f"--features {name}={path}: also computed; give the file another name")
         if not path.exists():
             raise MissingInputError(f"--features {name}={path}: no such file or folder; check the path")
         if name in [spec.alias or spec.name for spec in config.networks]:
@@ -113,11 +123,12 @@ def described(config: Config) -> str:
     -------
     str
     """
+    made = computed.described(config.computed_features)
     if not config.features:
-        return ""
+        return made
     names = ", ".join(config.features)
     if config.response != "timeseries":
-        return f" Features ({names}) have a row a stimulus and stand where a network's layer does."
+        return f"{made} Features ({names}) have a row a stimulus and stand where a network's layer does."
     ways: dict[str, list[str]] = {}
     for name in config.features:
         alignment = Alignment.of(name, config)

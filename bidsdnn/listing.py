@@ -10,6 +10,7 @@ from bidsdnn.config import NetworkSpec
 from bidsdnn.lookup import summary
 from bidsdnn.methods import models, similarity
 from bidsdnn.methods.rdm import DISSIMILARITIES
+from bidsdnn.networks.controls import FEATURES
 from bidsdnn.networks.formats import saved_model
 from bidsdnn.networks.zoo import FILES, LIBRARIES, NETWORKS, build, holds_weights, published
 from bidsdnn.precomputed import NAME as PRECOMPUTED
@@ -38,6 +39,7 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
     if what == "layers":
         return [line for text in networks for line in _layers(text)]
     tables: dict[str, Any] = {
+        "features": FEATURES,
         "analyses": ANALYSES,
         "responses": {**ESTIMATORS, PRECOMPUTED: precomputed_responses},
         "dissimilarities": DISSIMILARITIES,

@@ -74,6 +74,8 @@ def describe_plan(
         size = estimate_bytes(network, layers, n, reduction=reduction_of(config, n, network=network)) / 1e6
         there = " (a file is there)" if activations_path(out, network.label).exists() else ""
         lines.append(f"{network.label}: {len(layers)} layers ({', '.join(layers)}), {size:.0f} MB on disk{there}")
+    if config.computed_features:
+        lines.append(f"features computed from the stimuli: {', '.join(config.computed_features)}")
     if config.features:
         lines.append(f"features: {', '.join(f'{name} ({path})' for name, path in config.features.items())}")
     if config.analysis_level == "participant":

@@ -138,7 +138,7 @@ def compare_published(
 
 def check(config: Config) -> None:
     """Refuse what published RDMs do not allow."""
-    if not config.networks and not config.rdm_column:
+    if not config.networks and not config.computed_features and not config.rdm_column:
         raise ConfigError(
             "--rdm with --network none: there is nothing to compare the RDMs with; name a network, or an --rdm-column"
         )

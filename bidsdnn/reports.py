@@ -17,7 +17,7 @@ from bidsdnn.bids.stimulus_index import read_categories
 from bidsdnn.report.entries import Entry, Log
 from bidsdnn.report.methods import citation
 from bidsdnn.report.page import page
-from bidsdnn.stimuli import thumbnail
+from bidsdnn.stimuli import modality, thumbnail
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Shown:
         """Small pictures of those stimuli whose files are there."""
         if self.root is None or not self.pictures:
             return {}
-        return {item: thumbnail(self.root / item) for item in items if (self.root / item).is_file()}
+        drawn = [item for item in items if modality(item) in ("image", "video") and (self.root / item).is_file()]
+        return {item: thumbnail(self.root / item) for item in drawn}
 
 
 NOTHING_SHOWN = Shown()

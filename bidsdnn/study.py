@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from bidsdnn.bids.meshes import Meshes
 from bidsdnn.bids.names import require
 from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
+from bidsdnn.clips import all_readable, cut, known_contents, stimuli_of
+from bidsdnn.computed import computed_features
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import check_room, reduction_of
@@ -34,7 +36,9 @@ from bidsdnn.geometry import check as check_rsa
 from bidsdnn.journal import Journal, software
 from bidsdnn.lookup import bind, closest, resolve
 from bidsdnn.methods.responses import HRFS
+from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.networks.inputs import require_modality
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
 from bidsdnn.patterns import Patterns
@@ -45,7 +49,7 @@ from bidsdnn.recordings import Estimation
 from bidsdnn.reports import Shown
 from bidsdnn.responses import ESTIMATORS
 from bidsdnn.searchlights import check_parameters
-from bidsdnn.stimuli import Stimuli
+from bidsdnn.stimuli import Stimuli, readable
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +105,10 @@ def check_configuration(config: Config) -> None:
     ConfigError, MissingInputError
         If one of them cannot be used.
     """
-    if config.analysis_level == "dnn" and not config.networks:
-        raise ConfigError("--network none: the dnn level computes activations; name a network")
+    if config.analysis_level == "dnn" and not config.networks and not config.computed_features:
+        raise ConfigError(
+            "--network none: the dnn level computes activations; name a network, or --features to compute"
+        )
     torch_device(config.device)
     reduction_of(config, 1)
     for path in (*config.atlas, *config.mesh):
@@ -220,9 +226,15 @@ def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) ->
     def load(label: str) -> Participant:
         runs, events = tables[label].value
         paths = [run.events for run in runs if run.events is not None] if runs else list(events)
-        return Participant(label, runs, shown(paths), column)
+        found = shown(paths)
+        return Participant(
+            label, runs, cut(found, config.clip_duration, index.root) if config.clip_duration else found, column
+        )
 
-    return [one if one.error is not None else attempt(partial(load, label), one.name) for label, one in tables.items()]
+    loaded = [
+        one if one.error is not None else attempt(partial(load, label), one.name) for label, one in tables.items()
+    ]
+    return all_readable(config, loaded, index.root) if config.networks or config.computed_features else loaded
 
 
 def _precomputed(config: Config, dataset: Dataset, index: StimulusIndex, label: str) -> Participant:
@@ -290,7 +302,7 @@ def about(study: Study, one: Participant, left_out: Sequence[str], meshes: Meshe
 
 def notes(config: Config, one: Participant) -> list[str]:
     """What was left out, in sentences for the report."""
-    if config.networks or config.features:
+    if config.networks or config.features or config.computed_features:
         return []
     left_out = [name for name in config.analysis if name in NEEDS_NETWORK]
     return [
@@ -302,8 +314,15 @@ def notes(config: Config, one: Participant) -> list[str]:
 
 
 def all_stimuli(study: Study) -> Stimuli:
-    """Every picture of the stimuli folder or ``.stim.csv``, with its hash."""
-    return study.index.pictures().with_hashes()
+    """Every stimulus of the folder or ``.stim.csv`` that the networks or features take, or its clips, with hashes."""
+    config = study.config
+    kinds = {network.modality for network, _ in study.networks}
+    kinds |= {kind for name in config.computed_features for kind in MODALITIES[name]}
+    stimuli = replace(study.index.pictures(kinds or {"image"}), mono=config.mono).with_hashes()
+    stimuli, skipped = readable(stimuli, skip=config.skip_unreadable, known=known_contents(study.derivatives.root))
+    for said in skipped:
+        logger.warning("left out: %s", said)
+    return stimuli.cut(config.clip_duration).with_hashes() if config.clip_duration else stimuli
 
 
 def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, str]]:
@@ -324,24 +343,22 @@ def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, 
     MissingInputError
         If a stimulus has no file.
     """
-    if not study.networks:
+    if not study.networks and not study.config.computed_features:
         return []
     for one in shown:
         require_files(one.shown, root=study.index.root)
     table = pd.concat([one.shown.stimuli for one in shown])
     counts = table.groupby("stimulus_id")["n_presentations"].sum().to_dict()
     table = table.drop_duplicates("stimulus_id").sort_values("stimulus_id", ignore_index=True)
-    table = table[["stimulus_id", "filename", "modality"]].assign(sha256="")
-    stimuli = Stimuli(table, study.index.root).with_hashes()
+    stimuli = stimuli_of(table, study.index.root, mono=study.config.mono).with_hashes()
     return extract_stimuli(study, stimuli, counts)
 
 
 def shown_stimuli(shown: Presented, root: Path) -> Stimuli | None:
-    """What was shown, without hashes; None if a file is not there."""
-    if shown.missing or shown.datalad:
+    """What was shown, without hashes; None if a file is not there, or some are no pictures."""
+    if shown.missing or shown.datalad or set(shown.stimuli["modality"]) != {"image"}:
         return None
-    table = shown.stimuli[["stimulus_id", "filename", "modality"]].assign(sha256="")
-    return Stimuli(table.reset_index(drop=True), root)
+    return stimuli_of(shown.stimuli, root)
 
 
 def extract_stimuli(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -> list[tuple[Patterns, str]]:
@@ -353,7 +370,7 @@ def extract_stimuli(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -
     stimuli : Stimuli
         With hashes.
     counts : mapping of str to int
-        How often each was presented.
+        How often each was presented; empty for stimuli of a folder, of which each network takes its kind.
 
     Returns
     -------
@@ -363,8 +380,13 @@ def extract_stimuli(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -
     activations.write_manifest(stimuli, counts, study.derivatives)
     made = []
     for network, layers in study.networks:
-        features, content = activations.ensure(network, layers, stimuli, study.derivatives, config=study.config)
+        own = stimuli if counts else stimuli.of(network.modality)
+        require_modality(network, own)
+        features, content = activations.ensure(network, layers, own, study.derivatives, config=study.config)
         activations.write_rdms(network, study.derivatives, map=study.map)
         made.append((features, content))
-        logger.info("%s: activations of %d layers to %d stimuli", network.label, len(layers), len(stimuli))
+        logger.info("%s: activations of %d layers to %d stimuli", network.label, len(layers), len(own))
+    for name in study.config.computed_features:
+        own = stimuli if counts else stimuli.of(*MODALITIES[name])
+        made += computed_features([name], own, study.derivatives, config=study.config)
     return made

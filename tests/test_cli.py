@@ -97,7 +97,8 @@ def test_lists_need_no_dataset(what, capsys):
     assert cli.main(["--list", what, "--network", "demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     expected = {"networks": "alexnet", "layers": "* conv1", "analyses": "encoding\t", "models": "ridge\t",
-                "responses": "lss\t", "dissimilarities": "correlation\t", "similarities": "spearman\t"}  # fmt: skip
+                "responses": "lss\t", "dissimilarities": "correlation\t", "similarities": "spearman\t",
+                    "features": "luminance\t"}  # fmt: skip
     assert any(line.startswith(expected[what]) for line in lines)
     assert what in ("networks", "layers") or all(line.split("\t")[1] for line in lines)
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from PIL import Image
 
@@ -18,6 +19,7 @@ from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
 from bidsdnn.config import load_toml, resolve_config
 from bidsdnn.extraction import reduction_of
+from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.zoo import FILES, LIBRARIES, build
 from bidsdnn.responses import ESTIMATORS
 
@@ -106,3 +108,19 @@ def test_the_mask_of_the_activations_page_is_understood(tmp_path):
     reduction = reduction_of(config, 1, network=network)
     shapes = [reduction(layer, torch.ones(1, *shape)).shape[1:] for layer, (_, shape) in network.shapes(layers).items()]
     assert shapes == [(3,), (1,), (3,)]
+
+
+@pytest.mark.parametrize("page", ["images", "video", "audio"])
+def test_the_examples_of_the_modalities_run(page, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    assert blocks
+    exec(compile("\n".join(blocks), f"{page}.md", "exec"), {})
+
+
+def test_every_feature_is_on_a_page_of_its_modality():
+    pages = {"image": "images", "video": "video", "audio": "audio"}
+    for name, kinds in MODALITIES.items():
+        texts = [(ROOT / "docs" / f"{pages[kind]}.md").read_text(encoding="utf-8") for kind in kinds]
+        assert any(re.search(rf"\b{name}\b", text) for text in texts), name

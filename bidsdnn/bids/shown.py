@@ -13,8 +13,9 @@ import pandas as pd
 
 from bidsdnn.bids.events import read_events
 from bidsdnn.bids.filters import EventFilter
-from bidsdnn.bids.stimulus_index import Resolution, StimulusIndex, modality
+from bidsdnn.bids.stimulus_index import Resolution, StimulusIndex
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
+from bidsdnn.stimuli import modality
 
 logger = logging.getLogger(__name__)
 

@@ -21,21 +21,10 @@ from bidsdnn.bids.dnnbrain import STIM, stimuli_of
 from bidsdnn.errors import DataError
 from bidsdnn.stimuli import Stimuli
 
-MODALITIES = {
-    "image": ".jpg .jpeg .png .bmp .tif .tiff .gif .webp .ppm .svg",
-    "video": ".mp4 .mov .avi .mkv .webm .m4v .mpg .mpeg .wmv",
-    "audio": ".wav .mp3 .flac .ogg .m4a .aac .aiff",
-}
 # Files that describe a stimulus share its stem; they are no stimuli beside it.
 _DESCRIBING = (".json", ".tsv", ".csv", ".txt", ".md")
 _BEP044 = re.compile(r"stim-([0-9a-zA-Z+]+)(?:_part-[0-9a-zA-Z+]+)?_(?:image|video|audio|audiovideo)\.")
 _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
-
-
-def modality(filename: str) -> str:
-    """Kind of a stimulus by its file's extension: image, video, audio, or other."""
-    extension = PurePosixPath(filename).suffix.lower()
-    return next((kind for kind, known in MODALITIES.items() if extension in known.split()), "other")
 
 
 @dataclass(frozen=True)
@@ -87,15 +76,20 @@ class StimulusIndex:
     def __len__(self) -> int:
         return len(self.files)
 
-    def pictures(self) -> Stimuli:
+    def pictures(self, modalities: Iterable[str] = ("image",)) -> Stimuli:
         """Every picture there is, without hashes: of a folder in sorted order, of a ``.stim.csv`` in its own.
+
+        Parameters
+        ----------
+        modalities : iterable of str
+            Kinds of stimuli taken from a folder.
 
         Raises
         ------
         MissingInputError
             If there is none.
         """
-        return Stimuli.from_folder(self.root) if self._listed is None else self._listed
+        return Stimuli.from_folder(self.root, modalities) if self._listed is None else self._listed
 
     def resolve(self, value: str) -> Resolution:
         """Find the file that a value of an events table means.

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from bidsdnn import __version__
 from bidsdnn.errors import ConfigError, DataError, DatasetError
+from bidsdnn.networks.inputs import prepared, require_modality
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.recorder import Recorder
 from bidsdnn.networks.reduction import Reduction
@@ -184,9 +185,7 @@ def extract(
         raise ValueError("stimuli: expected at least one, got none")
     if workers < 1 or batch_size < 1:
         raise ValueError(f"workers, batch_size: expected at least 1, got {workers}, {batch_size}")
-    others = set(stimuli.table["modality"]) - {network.modality}
-    if others:
-        raise ConfigError(f"network {network.label} sees {network.modality}, not {', '.join(sorted(others))}")
+    require_modality(network, stimuli)
     layers = list(dict.fromkeys(layers))
     if not layers or set(layers) & set(RESERVED):
         raise ConfigError(f"layers: expected some, none named {' or '.join(RESERVED)}, got {layers}")
@@ -259,7 +258,7 @@ class _Job:
     def __call__(self, step: Step) -> Batch:
         """Activations of the layers to a step's stimuli."""
         network = self.network
-        items = [network.preprocess(self.stimuli.read(row)) for row in step.rows]
+        items = [prepared(network, self.stimuli, row) for row in step.rows]
         for row, item in zip(step.rows, items, strict=True):
             if item.shape != items[0].shape:
                 raise ConfigError(

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bidsdnn.bids.stimulus_index import StimulusIndex, modality
+from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.errors import DataError
+from bidsdnn.stimuli import modality
 
 
 def touch(root: Path, *names: str) -> None:

@@ -221,7 +221,7 @@ def test_other_requests_that_make_no_sense(stimuli, tmp_path):
     path = tmp_path / "a.h5"
     with pytest.raises(ConfigError, match=r"gives shape .* for .*picture_01\.png and .* for .*picture_00\.png"):
         extract(probe(size=None), stimuli, ["first"], path)
-    with pytest.raises(ConfigError, match="sees audio, not image"):
+    with pytest.raises(ConfigError, match=r"takes audio, and 11 of 11 stimuli are not: picture_00\.png is image"):
         extract(replace(probe(), modality="audio"), stimuli, ["first"], path)
     with pytest.raises(ValueError, match="at least one"):
         extract(probe(), stimuli.select([]), ["first"], path)

@@ -219,3 +219,15 @@ def test_pixels_are_pictures_at_a_low_resolution(tmp_path):
     found = pixels(Stimuli.from_folder(tmp_path), size=2)
     expected = np.array([[[1, 0, 0]] * 2, [[0, 0, 0]] * 2]).ravel() * 200 / 255
     np.testing.assert_allclose(found, [expected, expected / 2], atol=1e-6)
+
+
+def test_an_animation_says_that_its_first_frame_is_taken(tmp_path, caplog):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    path = saved(tmp_path, frames[0], ".gif", save_all=True, append_images=frames[1:])
+    with caplog.at_level("INFO"):
+        load_image(path)
+    assert "image.gif: 2 frames; the first is taken" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        load_image(saved(tmp_path, frames[0], ".png"))
+    assert not caplog.text

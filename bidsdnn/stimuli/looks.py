@@ -1,0 +1,63 @@
+"""Stimuli small enough to draw, or to tell what a model explains beyond their pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bidsdnn.stimuli.files import modality
+from bidsdnn.stimuli.films import load_video
+from bidsdnn.stimuli.images import load_image
+from bidsdnn.stimuli.table import Stimuli
+
+
+def thumbnail(path: Path, *, size: int = 40) -> np.ndarray:
+    """Read a picture, or the first frame of a film, small enough for a figure.
+
+    Parameters
+    ----------
+    path : Path
+    size : int
+        Of the longer side.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+
+    Raises
+    ------
+    MissingInputError, DataError
+        As the loaders.
+    """
+    if modality(path.name) == "video":
+        image = Image.fromarray(load_video(path, frames=1).frames[0])
+    else:
+        image = load_image(path)
+    image.thumbnail((size, size))
+    return np.asarray(image)
+
+
+def pixels(stimuli: Stimuli, *, size: int = 32) -> np.ndarray:
+    """Read pictures at a low resolution, to tell what a model explains beyond them.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+        Pictures.
+    size : int
+        Width and height that each picture is brought to.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_stimuli, 3 * size * size)
+        From 0 to 1.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        If a picture is missing or unreadable.
+    """
+    small = [load_image(path).resize((size, size), Image.Resampling.BOX) for path in stimuli.paths]
+    return np.array([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in small])
