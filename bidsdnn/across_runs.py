@@ -58,7 +58,8 @@ class Joint:
 class Stored:
     """A table in a ``.npy`` file of which a slice is in memory when it is asked for, and no longer.
 
-    A map that stayed open would keep every page that was ever read among the process' memory.
+    A map that stayed open would keep every page that was ever read among the process' memory. Columns lie one behind
+    the other, because that is how blocks of voxels are read.
 
     Parameters
     ----------
@@ -75,6 +76,12 @@ class Stored:
         return len(self.shape)
 
     @classmethod
+    def of(cls, path: Path, table: np.ndarray) -> Stored:
+        """Put a table into a file, as float32."""
+        np.save(path, np.asfortranarray(table, dtype=np.float32))
+        return cls(path, (table.shape[0], table.shape[1]))
+
+    @classmethod
     def empty(cls, path: Path, shape: tuple[int, int]) -> Stored:
         """Make room for a table of float32, zeros so far.
 
@@ -87,11 +94,11 @@ class Stored:
         -------
         Stored
         """
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape, fortran_order=True)
         return cls(path, shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        return np.array(np.load(self.path, mmap_mode="r")[key])
+        return np.array(np.load(self.path, mmap_mode="r")[key], order="C")
 
     def __setitem__(self, key: Any, values: np.ndarray) -> None:
         np.load(self.path, mmap_mode="r+")[key] = values
@@ -146,8 +153,7 @@ def copy_run(task: Task, *, folder: Path) -> tuple[Stored, Recording]:
     """
     recording = load_run(task)
     path = folder / f"{task.run.name or 'run'}.npy"
-    np.save(path, np.asarray(recording.series, dtype=np.float32))
-    series = Stored(path, recording.series.shape)
+    series = Stored.of(path, recording.series)
     return series, replace(recording, series=np.empty((0, 0), dtype=np.float32))
 
 

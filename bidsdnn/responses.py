@@ -129,8 +129,7 @@ def average_runs(tasks: Sequence[Task], *, work_dir: Path | None = None) -> Aver
                 logger.warning("sub-%s: %s has one usable trial and was left out", task.run.sub, task.run.name)
                 continue
             scores = standardized(task.space.read(betas_path(task))[keep])
-            np.save(folder / f"{number}.npy", scores)
-            stored.append(Stored(folder / f"{number}.npy", scores.shape))
+            stored.append(Stored.of(folder / f"{number}.npy", scores))
             ids.extend(trials.loc[keep, "stim_id"].tolist())
         if stored:
             items = pd.DataFrame({"stimulus_id": ids})

@@ -303,9 +303,7 @@ def join_runs(tasks: Sequence[Task], *, work_dir: Path | None = None) -> Joined:
 
 def _stored(task: Task, path: Path) -> Stored:
     """A run's volumes in standard deviations, in a scratch file."""
-    scores = standardized(task.space.read(betas_path(task)))
-    np.save(path, scores)
-    return Stored(path, scores.shape)
+    return Stored.of(path, standardized(task.space.read(betas_path(task))))
 
 
 def _of_one(reliability: np.ndarray, moments: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -342,6 +343,8 @@ def test_weights_that_cannot_be_had_offline(run, demo_dataset, tmp_path, monkeyp
     # A port that nothing listens on: no request leaves this machine.
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib keeps the proxies of its first request for the life of the process; other tests want theirs.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     said = run(demo_dataset, tmp_path / "out", "dnn", "--network", "alexnet")
     refused(said, 66, "alexnet.*bidsdnn-fetch alexnet.*TORCH_HOME")
 
