@@ -126,8 +126,9 @@ def _map(function: Callable[..., Any], items: Iterable[Any], *, label: str = "",
     bar = partial(tqdm, total=len(tasks), desc=label, disable=None if label else True, leave=False)
     if n == 1 or len(tasks) <= 1:
         return [_limited(function, task) for task in bar(tasks)]
+    # Tasks are coarse: sent in batches, the last of them would leave processes idle.
     # Every task ends, so that none is killed while it writes; then the first error, in the tasks' order, is raised.
-    jobs = Parallel(return_as="generator")(delayed(_kept)(function, task) for task in tasks)
+    jobs = Parallel(return_as="generator", batch_size=1)(delayed(_kept)(function, task) for task in tasks)
     found = list(bar(jobs))
     for outcome in found:
         if outcome.error is not None:
