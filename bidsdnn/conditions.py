@@ -20,7 +20,8 @@ def condition_map(out: Derivatives, space: Space, entities: Mapping[str, str], s
     return out.image_path("statmap", space, **entities, stat=stat, desc="condition")
 
 
-def _items_path(out: Derivatives, entities: Mapping[str, str]) -> Path:
+def items_path(out: Derivatives, entities: Mapping[str, str]) -> Path:
+    """Where the table is that says which stimulus each map shows."""
     return out.path("trials", ".tsv", **spaceless(entities), desc="condition")
 
 
@@ -38,7 +39,7 @@ def read_conditions(out: Derivatives, space: Space, entities: Mapping[str, str])
     patterns : Patterns
     reliability : ndarray, shape (size,)
     """
-    items = read_table(_items_path(out, entities)).rename(columns={"stim_id": "stimulus_id"})
+    items = read_table(items_path(out, entities)).rename(columns={"stim_id": "stimulus_id"})
     values = space.read(condition_map(out, space, entities, "effect"))
     reliability = space.read(condition_map(out, space, entities, "reliability"))[0]
     return Patterns(items, (Group("brain", values),), space), reliability
@@ -73,7 +74,7 @@ def write_conditions(
     -------
     list of Path
     """
-    items = _items_path(out, entities)
+    items = items_path(out, entities)
     text = "Stimuli, one row a volume of the statmap beside it"
     out.write_table(items, patterns.items.rename(columns={"stimulus_id": "stim_id"}), {"Description": text})
     maps = {

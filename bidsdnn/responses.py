@@ -21,6 +21,7 @@ from bidsdnn.across_runs import Joint, Stacked, Stored, estimate_jointly, scratc
 from bidsdnn.bids.dataset import Run
 from bidsdnn.bids.files import digest, read_table
 from bidsdnn.bids.runs import SPACE
+from bidsdnn.conditions import items_path, read_conditions
 from bidsdnn.errors import DataError
 from bidsdnn.lookup import resolve, summary
 from bidsdnn.methods.ceiling import ncsnr, split_half
@@ -31,7 +32,7 @@ from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import BLOCK, Task
 from bidsdnn.series import estimate_series, join_runs, timeseries
-from bidsdnn.single_trials import UNITS, betas_path, design_of, estimate_run, input_digest, spaceless, trials_of
+from bidsdnn.single_trials import UNITS, betas_path, design_of, estimate_run, input_digest, trials_of
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +276,7 @@ def responses(
         logger.info("sub-%s: responses are up to date", entities["sub"])
         out.annotate(quality, sidecar)
         try:
-            return *_read(first), content
+            return *read_conditions(first.derivatives, first.space, first.entities), content
         except (DataError, ValueError) as error:
             logger.warning("sub-%s: %s; computed again", entities["sub"], error)
     averaged, joint = _estimated(tasks, map=map, work_dir=work_dir)
@@ -343,21 +344,9 @@ def _map_path(task: Task, stat: str, desc: str) -> Path:
     return task.derivatives.image_path("statmap", task.space, **task.entities, stat=stat, desc=desc)
 
 
-def _items_path(task: Task) -> Path:
-    return task.derivatives.path("trials", ".tsv", **spaceless(task.entities), desc="condition")
-
-
-def _read(task: Task) -> tuple[Patterns, np.ndarray]:
-    """Responses to stimuli and their reliability, as they were written."""
-    paths = _condition_paths(task)
-    items = read_table(_items_path(task)).rename(columns={"stim_id": "stimulus_id"})
-    patterns = Patterns(items, (Group("brain", task.space.read(paths["effect"])),), task.space)
-    return patterns, task.space.read(paths["reliability"])[0]
-
-
 def _write(first: Task, averaged: Averaged, joint: Joint, common: Mapping[str, Any]) -> list[Path]:
     """Write responses to stimuli, their reliability, and maps of the bold."""
-    out, paths, items = first.derivatives, _condition_paths(first), _items_path(first)
+    out, paths, items = first.derivatives, _condition_paths(first), items_path(first.derivatives, first.entities)
     table = averaged.patterns.items.rename(columns={"stimulus_id": "stim_id"})
     out.write_table(items, table, {"Description": "Stimuli, one row a volume of the statmap beside it"})
     scored = joint.items is None

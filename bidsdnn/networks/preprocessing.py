@@ -7,19 +7,18 @@ rate; a sound as the pair of its samples, float32 of one channel, and their rate
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import gcd
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from scipy.signal import resample_poly
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 from torchvision.transforms._presets import VideoClassification
 
 from bidsdnn.config import NetworkInput
 from bidsdnn.errors import DataError
+from bidsdnn.stimuli import Sound, resampled
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -193,10 +192,7 @@ def waveform(sound: tuple[Any, float], *, rate: int) -> np.ndarray:
     samples, own = np.asarray(sound[0], dtype=np.float32), round(sound[1])
     if samples.ndim != 1:
         raise DataError(f"sound has shape {samples.shape}, expected one channel; mix it to mono")
-    common = gcd(own, rate)
-    if own == rate:
-        return samples
-    return resample_poly(samples.astype(np.float64), rate // common, own // common).astype(np.float32)
+    return resampled(Sound(samples, own), rate).samples
 
 
 def middle(samples: np.ndarray, n: int, *, rate: int) -> np.ndarray:
