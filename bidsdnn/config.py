@@ -16,101 +16,11 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from bidsdnn.config_tables import EventEdits, NetworkInput, NetworkSpec
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest
 
 LEVELS = ("dnn", "participant", "group")
-
-
-class NetworkSpec(BaseModel):
-    """One ``--network``: its builder, its weights, and the name it goes by in files."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    weights: str
-    alias: str | None = None
-
-    @classmethod
-    def parse(cls, text: str, *, weights: str) -> NetworkSpec:
-        """Read ``[ALIAS=]NAME[@WEIGHTS]``.
-
-        Parameters
-        ----------
-        text : str
-        weights : str
-            The weights where the text names none.
-
-        Returns
-        -------
-        NetworkSpec
-        """
-        alias, equals, rest = text.partition("=")
-        if not equals:
-            alias, rest = "", text
-        name, _, own = rest.partition("@")
-        if not name:
-            raise ConfigError(f"--network {text!r} names no network; write [ALIAS=]NAME[@WEIGHTS]")
-        if alias and not re.fullmatch(r"[0-9a-zA-Z+]+", alias):
-            raise ConfigError(f"--network {text!r}: an alias has letters, digits and + only, as in mynet={name}")
-        return cls(name=name, weights=own or weights, alias=alias or None)
-
-
-class NetworkInput(BaseModel):
-    """What a network is given, where neither it nor its library says so, or they are overruled.
-
-    Of pictures and films, the shorter side is scaled to ``resize`` (256 / 224 of the size, where not said) and the
-    centre cut out; of films, ``frames`` are taken at ``frame_rate``; of sounds, ``seconds`` at ``sampling_rate``.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    modality: Literal["image", "video", "audio"] = "image"
-    input_size: int = Field(default=224, ge=1)
-    resize: int | None = Field(default=None, ge=1)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    frames: int = Field(default=16, ge=1)
-    frame_rate: float = Field(default=15.0, gt=0, allow_inf_nan=False)
-    sampling_rate: int = Field(default=16_000, ge=1)
-    seconds: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _channels(self) -> NetworkInput:
-        channels = 1 if self.modality == "audio" else 3
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != channels:
-                raise ValueError(f"{name} has {len(values)} values; {self.modality} has {channels}, one a channel")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std {min(self.std)} is not above 0")
-        if self.resize is not None and self.resize < self.input_size:
-            raise ValueError(
-                f"resize {self.resize} is less than input_size {self.input_size}; nothing could be cut out"
-            )
-        return self
-
-
-class EventEdits(BaseModel):
-    """How the names in one column of the events are changed before anything reads them: split, renamed, merged.
-
-    Each step sees the names that the one before left. ``split`` adds the value of another column to a name, as
-    ``face_male``; where that value is missing the name stays.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    column: str = "trial_type"
-    split: dict[str, str] = Field(default_factory=dict)
-    rename: dict[str, str] = Field(default_factory=dict)
-    merge: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _once(self) -> EventEdits:
-        merged = [name for names in self.merge.values() for name in names]
-        twice = next((name for name in merged if merged.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"events.merge: {twice!r} is merged twice; name it once")
-        return self
 
 
 class Config(BaseModel):
@@ -179,6 +89,7 @@ class Config(BaseModel):
     rdm_comparison: tuple[str, ...] = ("spearman", "pearson")
     radius: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     iterate: Literal["channel", "position"] | None = None
+    encoder: str = "ridge"
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
 
@@ -212,7 +123,7 @@ class Config(BaseModel):
     def _absolute_weights(cls, text: str) -> str:
         return _absolute_file(text)
 
-    @field_validator("response", "rdm_metric")
+    @field_validator("response", "rdm_metric", "encoder")
     @classmethod
     def _absolute_response(cls, text: str) -> str:
         return _absolute_name(text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bidsdnn.analyses import ANALYSES
-from bidsdnn.config import NetworkSpec
+from bidsdnn.config_tables import NetworkSpec
 from bidsdnn.lookup import summary
 from bidsdnn.methods import models, similarity
 from bidsdnn.methods.rdm import DISSIMILARITIES

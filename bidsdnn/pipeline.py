@@ -308,6 +308,7 @@ def analyse(
         "metric": config.rdm_metric,
         "comparisons": config.rdm_comparison,
         "radius": config.radius,
+        "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]), **more,
     }  # fmt: skip
@@ -317,7 +318,16 @@ def analyse(
     source = "" if name in ANALYSES else inspect.getsource(function)
     settings: dict[str, Any] = {
         key: taken[key]
-        for key in ("permutations", "seed", "metric", "comparisons", "radius", "iterate")
+        for key in (
+            "permutations",
+            "seed",
+            "metric",
+            "comparisons",
+            "radius",
+            "iterate",
+            "encoder",
+            "encoder_parameters",
+        )
         if key in taken
     }
     settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])

@@ -28,6 +28,7 @@ from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.clips import all_readable, cut, known_contents, stimuli_of
 from bidsdnn.computed import computed_features
 from bidsdnn.config import Config
+from bidsdnn.encoding.models import check_encoder
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import check_room, reduction_of
 from bidsdnn.features import check_features
@@ -55,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 SUPPLIED = (
     "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "residuals", "columns",
-    "stimuli", "iterate", "radius", "ceiling",
+    "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters",
 )  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
 
@@ -120,6 +121,7 @@ def check_configuration(config: Config) -> None:
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
     check_parameters(**config.parameters.get("searchlight", {}))
     check_response(config)
+    check_encoder(config.encoder, config.parameters.get(config.encoder, {}))
     for name in ("rsa", "similarity"):
         check_rsa(config.rdm_metric, config.rdm_comparison, config.iterate, config.parameters.get(name, {}))
     if "searchlight" in config.analysis:
@@ -139,9 +141,10 @@ def check_configuration(config: Config) -> None:
             check_table(column, table)
     check_features(config)
     for name in config.parameters:
-        if name not in (*config.analysis, config.response):
+        if name not in (*config.analysis, config.response, config.encoder):
             raise ConfigError(
-                f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response"
+                f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response "
+                "or --encoder"
             )
 
 

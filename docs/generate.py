@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bidsdnn.cli import LISTS, parser
+from bidsdnn.arguments import LISTS, parser
 
 PAGE = Path(__file__).with_name("command-line.md")
 HEAD = """# Command line

@@ -105,7 +105,7 @@ def test_p_of_a_large_region_comes_from_a_sample_of_its_voxels(planted, monkeypa
     x, y = planted
     regions = {"a": {"all": np.ones(20, dtype=bool), "few": np.arange(20) < 4}}
     exact = encoding(x, y, regions=regions, **OPTIONS).tables["encoding"]
-    monkeypatch.setattr("bidsdnn.analyses.MOST_TESTED", 5)
+    monkeypatch.setattr("bidsdnn.encoding.layer.MOST_TESTED", 5)
     thin = encoding(x, y, regions=regions, **OPTIONS).tables["encoding"]
     pd.testing.assert_frame_equal(thin.drop(columns="p"), exact.drop(columns="p"))
     few = thin["region"] == "few"

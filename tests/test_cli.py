@@ -9,6 +9,7 @@ import time
 import pytest
 
 from bidsdnn import __version__, cli, commands
+from bidsdnn.arguments import LISTS
 from bidsdnn.errors import ConfigError, UnknownLevelError
 
 
@@ -92,7 +93,7 @@ def test_the_list_of_layers_has_short_names(capsys):
     assert "  features.10\tConv2d\t256 x 13 x 13\tconv5\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", cli.LISTS)
+@pytest.mark.parametrize("what", LISTS)
 def test_lists_need_no_dataset(what, capsys):
     assert cli.main(["--list", what, "--network", "demo"]) == 0
     lines = capsys.readouterr().out.splitlines()

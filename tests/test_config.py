@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bidsdnn.config import Config, NetworkSpec, load_toml, resolve_config, to_toml
+from bidsdnn.config import Config, load_toml, resolve_config, to_toml
+from bidsdnn.config_tables import NetworkSpec
 from bidsdnn.errors import ConfigError
 
 LEAST = {"bids_dir": "in", "out_dir": "out", "analysis_level": "participant"}

@@ -16,7 +16,7 @@ import pandas as pd
 
 from bidsdnn.bids.names import require
 from bidsdnn.bids.stimulus_index import StimulusIndex
-from bidsdnn.config import EventEdits
+from bidsdnn.config_tables import EventEdits
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.lookup import closest
 

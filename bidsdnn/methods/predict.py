@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,17 @@ class Model(Protocol):
 
     def predict(self, X: Any, /) -> Any:
         """Predict the targets (m, V) of rows (m, p)."""
+
+
+@runtime_checkable
+class Linear(Model, Protocol):
+    """A model whose held-out predictions are linear in the targets, with all else fixed before they are seen.
+
+    Its test then costs one product a relabelling.
+    """
+
+    def operator(self, X: Any, splits: Any, /) -> Any:
+        """The matrix (n, n) whose product with the targets is every held-out prediction, as `prediction_operator`."""
 
 
 def kfold(n_items: int, n_splits: int, *, seed: int, shuffle: bool = True) -> list[Split]:

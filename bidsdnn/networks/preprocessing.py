@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 from torchvision.transforms._presets import VideoClassification
 
-from bidsdnn.config import NetworkInput
+from bidsdnn.config_tables import NetworkInput
 from bidsdnn.errors import DataError
 from bidsdnn.stimuli import Sound, resampled
 

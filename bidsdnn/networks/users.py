@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from bidsdnn.config import NetworkInput
+from bidsdnn.config_tables import NetworkInput
 from bidsdnn.errors import ConfigError
 from bidsdnn.networks import weights as files
 from bidsdnn.networks.network import Network

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bidsdnn.config import NetworkInput
+from bidsdnn.config_tables import NetworkInput
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest, resolve
 from bidsdnn.networks import classifiers, cornet, formats, libraries

@@ -10,7 +10,7 @@ from bidsdnn.bids.events import choose_stimulus_column, edit_events, read_events
 from bidsdnn.bids.filters import event_filter
 from bidsdnn.bids.shown import presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
-from bidsdnn.config import EventEdits
+from bidsdnn.config_tables import EventEdits
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.stimuli import Stimuli
 

@@ -125,7 +125,7 @@ def test_features_that_say_nothing_predict_the_mean(x):
 def test_blocks_of_targets_do_not_change_the_fit(monkeypatch):
     x, y = tables(v=23)
     whole = Ridge().fit(x, y)
-    monkeypatch.setattr("bidsdnn.methods.models._TARGETS", 4)
+    monkeypatch.setattr("bidsdnn.methods.models.ridge._TARGETS", 4)
     parts = Ridge().fit(x, y)
     np.testing.assert_array_equal(parts.penalty_, whole.penalty_)
     np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=1e-9)

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bidsdnn.config import NetworkInput, resolve_config
+from bidsdnn.config import resolve_config
+from bidsdnn.config_tables import NetworkInput
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.networks import formats, zoo
 from bidsdnn.networks.extract import extract

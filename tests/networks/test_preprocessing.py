@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from bidsdnn.config import NetworkInput
+from bidsdnn.config_tables import NetworkInput
 from bidsdnn.errors import DataError
 from bidsdnn.networks import zoo
 from bidsdnn.networks.preprocessing import asked_preprocess, blank, frames_of, waveform

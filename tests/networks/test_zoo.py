@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-from bidsdnn.config import NetworkInput
+from bidsdnn.config_tables import NetworkInput
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.networks import weights as files
 from bidsdnn.networks import zoo

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from bidsdnn.methods.predict import kfold
+from bidsdnn.methods.predict import kfold, prediction_operator
 from bidsdnn.methods.reduce import Spectrum, blocks, float64_device, spectrum
+from bidsdnn.methods.scores import Split
 
 _TARGETS = 2048
 """Targets fitted at a time."""
@@ -135,6 +136,10 @@ class Ridge(BaseEstimator):
             predicted[:, targets] = x @ self.coef_[:, targets].astype(np.float64) + self.intercept_[targets]
         return predicted
 
+    def operator(self, X: ArrayLike, splits: Sequence[Split]) -> NDArray[np.float64]:
+        """All held-out predictions at one penalty, fixed before any target is seen, as `prediction_operator`."""
+        return prediction_operator(X, splits)
+
     def _grid(self) -> NDArray[np.float64]:
         penalties = np.logspace(-4, 4, 17) if self.penalties is None else self.penalties
         grid = np.atleast_1d(np.array(penalties, dtype=np.float64))
@@ -192,6 +197,3 @@ def _tables(X: ArrayLike, Y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
     if not np.isfinite(x).all():
         raise ValueError("X: expected finite numbers, got NaN or infinity")
     return x, y
-
-
-MODELS = {"ridge": Ridge}
