@@ -6,18 +6,17 @@ fails does not stop the others.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from bidsdnn import activations, grouplevel, reports, similarities
-from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK, Regions, reliability
+from bidsdnn.analysed import analyse
+from bidsdnn.analyses import NEEDS_NETWORK, reliability
 from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
 from bidsdnn.bids.columns import read_columns
@@ -28,24 +27,19 @@ from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
-from bidsdnn.errors import ConfigError, DataError, DatasetError, MissingInputError
-from bidsdnn.features import beside, described
-from bidsdnn.geometry import PIXELS, own_sources
+from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
+from bidsdnn.features import beside
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
-from bidsdnn.lookup import resolve
 from bidsdnn.measured import measured
-from bidsdnn.networks.extract import device as torch_device
-from bidsdnn.parallel import Outcome, attempt, describe, seed_for, serial, workers
+from bidsdnn.parallel import Outcome, attempt, describe, seed_for, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
 from bidsdnn.published import group_labels, published
-from bidsdnn.stimuli import file_sha256
 from bidsdnn.study import (
     Participant,
     Study,
     all_stimuli,
     check_configuration,
-    estimation_of,
     extract,
     extract_stimuli,
     jobs,
@@ -265,98 +259,6 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
                 more=more,
             )
     logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
-
-
-def analyse(
-    study: Study,
-    name: str,
-    x: Patterns | None,
-    y: Patterns,
-    regions: Regions,
-    *,
-    ceiling: np.ndarray,
-    content: str,
-    entities: Mapping[str, str],
-    more: Mapping[str, Any],
-) -> None:
-    """Run one analysis and write its result, unless the same result is there.
-
-    Parameters
-    ----------
-    study : Study
-    name : str
-        Row of `ANALYSES`, or ``file.py:function``.
-    x, y : Patterns
-        A network's table and a brain's.
-    regions : mapping
-        By atlas.
-    ceiling : ndarray, shape (n_voxels,)
-        Highest r to be expected.
-    content : str
-        Hash of what the tables and regions depend on.
-    entities : mapping
-        Of the participant's products.
-    more : mapping
-        What else the program passes to an analysis that takes it: single trials, columns, pictures.
-    """
-    config = study.config
-    function = resolve(name, ANALYSES)
-    device = str(torch_device(config.device))
-    supplied: dict[str, Any] = {
-        # Work on a GPU is serial, in this process; work on processors is spread.
-        "map": study.map if device == "cpu" else serial, "device": device,
-        "metric": config.rdm_metric,
-        "comparisons": config.rdm_comparison,
-        "radius": config.radius,
-        "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
-        "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
-        "seed": seed_for(config.random_seed, entities["sub"]), **more,
-    }  # fmt: skip
-    taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
-    own = config.parameters.get(name, {})
-    # A user's function is part of what its result depends on; a built-in one changes with the version.
-    source = "" if name in ANALYSES else inspect.getsource(function)
-    settings: dict[str, Any] = {
-        key: taken[key]
-        for key in (
-            "permutations",
-            "seed",
-            "metric",
-            "comparisons",
-            "radius",
-            "iterate",
-            "encoder",
-            "encoder_parameters",
-        )
-        if key in taken
-    }
-    settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])
-    if taken.get("columns"):
-        settings["columns"] = {key: table.to_csv() for key, table in taken["columns"].items()}
-    if PIXELS in own.get("control", ()) and taken.get("stimuli") is not None:
-        settings["pictures"] = [file_sha256(path) for path in taken["stimuli"].paths]
-    content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
-    stem = function.__name__.replace("_", "") if name not in ANALYSES else name
-    if study.derivatives.current(stem, content, **entities):
-        logger.info("sub-%s: %s is up to date", entities["sub"], name)
-        return
-    try:
-        result = function(x, y, **taken, **own)
-    except ValueError as error:
-        raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
-    made_by = {**vars(estimation_of(config)), "parameters": own}
-    chosen = {
-        key: getattr(config, key)
-        for key in ("event_filter", "stimulus_column", "session_label", "run_label", "features")
-    }
-    sources = [
-        study.derivatives.uri(
-            study.derivatives.image_path("statmap", y.space, **entities, stat="effect", desc="condition")
-        )
-    ]
-    said = f"{result.sidecar.get('Methods', '')}{described(config)}".strip()
-    sidecar = {**result.sidecar, "Methods": said, "Settings": {**made_by, **chosen}, "Sources": sources}
-    study.derivatives.save(replace(result, sidecar=sidecar), y.space, content, **entities)
 
 
 def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:

@@ -18,7 +18,7 @@ ROWS = [
     {"cli"},
     {"arguments"},
     {"pipeline", "demo", "listing"},
-    {"published", "measured"},
+    {"published", "measured", "analysed"},
     {"study"},
     {"plan", "reports", "grouplevel", "similarities"},
     {"precomputed"},

@@ -131,9 +131,9 @@ def encoding(
         tables={"encoding": pd.DataFrame(rows), "encodingfolds": pd.DataFrame(folds)},
         sidecar={
             "Methods": f"{summary(encoding)} {summary(encoder_class(encoder))} {len(folded.splits)} folds, and "
-            f"{inner_splits} within each training part for the penalty, were made over {folded.unit}.{folded.method} A region's p tests its "
-            f"mean r against {permutations:,} {folded.test}, each repeating the cross-validated fit at one penalty "
-            "fixed beforehand, with p = (1 + b) / (1 + n).",
+            f"{inner_splits} within each training part for the penalty, were made over {folded.unit}.{folded.method} "
+            f"A region's p tests its mean r against {permutations:,} {folded.test}, each repeating the cross-validated "
+            "fit at one penalty fixed beforehand, with p = (1 + b) / (1 + n).",
             "CrossValidation": f"{len(folded.splits)} folds over {folded.unit}, {inner_splits} folds within each "
             f"training part{folded.gap}",
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "

@@ -1,0 +1,120 @@
+"""One analysis of one participant: what it is given, what its numbers depend on, and where its result goes."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bidsdnn.analyses import ANALYSES, Regions
+from bidsdnn.bids.files import digest
+from bidsdnn.errors import DataError
+from bidsdnn.features import described
+from bidsdnn.geometry import PIXELS, own_sources
+from bidsdnn.lookup import resolve
+from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.parallel import seed_for, serial
+from bidsdnn.patterns import Patterns
+from bidsdnn.stimuli import file_sha256
+from bidsdnn.study import Study, estimation_of
+
+logger = logging.getLogger(__name__)
+
+HASHED = ("permutations", "seed", "metric", "comparisons", "radius", "iterate", "encoder", "encoder_parameters")
+"""What the program passes to an analysis that its numbers depend on, besides the tables."""
+
+
+def analyse(
+    study: Study,
+    name: str,
+    x: Patterns | None,
+    y: Patterns,
+    regions: Regions,
+    *,
+    ceiling: np.ndarray,
+    content: str,
+    entities: Mapping[str, str],
+    more: Mapping[str, Any],
+) -> None:
+    """Run one analysis and write its result, unless the same result is there.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        Row of `ANALYSES`, or ``file.py:function``.
+    x, y : Patterns
+        A network's table and a brain's.
+    regions : mapping
+        By atlas.
+    ceiling : ndarray, shape (n_voxels,)
+        Highest r to be expected.
+    content : str
+        Hash of what the tables and regions depend on.
+    entities : mapping
+        Of the participant's products.
+    more : mapping
+        What else the program passes to an analysis that takes it: single trials, columns, pictures.
+    """
+    config = study.config
+    function = resolve(name, ANALYSES)
+    device = str(torch_device(config.device))
+    supplied: dict[str, Any] = {
+        # Work on a GPU is serial, in this process; work on processors is spread.
+        "map": study.map if device == "cpu" else serial, "device": device,
+        "metric": config.rdm_metric,
+        "comparisons": config.rdm_comparison,
+        "radius": config.radius,
+        "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
+        "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
+        "seed": seed_for(config.random_seed, entities["sub"]), **more,
+    }  # fmt: skip
+    taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
+    own = config.parameters.get(name, {})
+    # A user's function is part of what its result depends on; a built-in one changes with the version.
+    source = "" if name in ANALYSES else inspect.getsource(function)
+    settings: dict[str, Any] = {
+        key: taken[key]
+        for key in (
+            "permutations",
+            "seed",
+            "metric",
+            "comparisons",
+            "radius",
+            "iterate",
+            "encoder",
+            "encoder_parameters",
+        )
+        if key in taken
+    }
+    settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])
+    if taken.get("columns"):
+        settings["columns"] = {key: table.to_csv() for key, table in taken["columns"].items()}
+    if PIXELS in own.get("control", ()) and taken.get("stimuli") is not None:
+        settings["pictures"] = [file_sha256(path) for path in taken["stimuli"].paths]
+    content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
+    stem = function.__name__.replace("_", "") if name not in ANALYSES else name
+    if study.derivatives.current(stem, content, **entities):
+        logger.info("sub-%s: %s is up to date", entities["sub"], name)
+        return
+    try:
+        result = function(x, y, **taken, **own)
+    except ValueError as error:
+        raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
+    made_by = {**vars(estimation_of(config)), "parameters": own}
+    chosen = {
+        key: getattr(config, key)
+        for key in ("event_filter", "stimulus_column", "session_label", "run_label", "features")
+    }
+    sources = [
+        study.derivatives.uri(
+            study.derivatives.image_path("statmap", y.space, **entities, stat="effect", desc="condition")
+        )
+    ]
+    said = f"{result.sidecar.get('Methods', '')}{described(config)}".strip()
+    sidecar = {**result.sidecar, "Methods": said, "Settings": {**made_by, **chosen}, "Sources": sources}
+    study.derivatives.save(replace(result, sidecar=sidecar), y.space, content, **entities)
