@@ -24,7 +24,9 @@ from bidsdnn.study import Study, estimation_of
 
 logger = logging.getLogger(__name__)
 
-HASHED = ("permutations", "seed", "metric", "comparisons", "radius", "iterate", "encoder", "encoder_parameters")
+HASHED = (
+    "permutations", "seed", "metric", "comparisons", "radius", "iterate", "encoder", "encoder_parameters", "cv",
+)  # fmt: skip
 """What the program passes to an analysis that its numbers depend on, besides the tables."""
 
 
@@ -69,6 +71,7 @@ def analyse(
         "metric": config.rdm_metric,
         "comparisons": config.rdm_comparison,
         "radius": config.radius,
+        "cv": config.cv,
         "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]), **more,
@@ -77,23 +80,12 @@ def analyse(
     own = config.parameters.get(name, {})
     # A user's function is part of what its result depends on; a built-in one changes with the version.
     source = "" if name in ANALYSES else inspect.getsource(function)
-    settings: dict[str, Any] = {
-        key: taken[key]
-        for key in (
-            "permutations",
-            "seed",
-            "metric",
-            "comparisons",
-            "radius",
-            "iterate",
-            "encoder",
-            "encoder_parameters",
-        )
-        if key in taken
-    }
+    settings: dict[str, Any] = {key: taken[key] for key in HASHED if key in taken}
     settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])
     if taken.get("columns"):
         settings["columns"] = {key: table.to_csv() for key, table in taken["columns"].items()}
+    if taken.get("parts") is not None:
+        settings["parts"] = taken["parts"].to_csv()
     if PIXELS in own.get("control", ()) and taken.get("stimuli") is not None:
         settings["pictures"] = [file_sha256(path) for path in taken["stimuli"].paths]
     content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})

@@ -173,6 +173,11 @@ def _add_responses(g: Any) -> None:
 def _add_analyses(g: Any) -> None:
     g.add_argument("--analysis", nargs="+", metavar="NAME", help="default: encoding rsa")
     g.add_argument("--encoder", metavar="NAME", help="model of encoding, as in `--list models` (default: ridge)")
+    g.add_argument(
+        "--cv", metavar="HOW",
+        help="what is held out: kfold:N, leave-one-out (stimuli), leave-one-run-out, leave-K-runs-out, "
+        "leave-one-session-out, or column:NAME[=TSV] with values train and test (default: kfold:10)",
+    )  # fmt: skip
     g.add_argument("--rdm", nargs="+", metavar="NAME=PATH", help="measured RDMs, a file a region, in place of brains")
     g.add_argument(
         *_names("--rdm-column"), nargs="+", metavar="NAME[=TSV]",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bidsdnn.config_tables import EventEdits, NetworkInput, NetworkSpec
+from bidsdnn.config_tables import CrossValidation, EventEdits, NetworkInput, NetworkSpec
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest
 
@@ -90,6 +90,7 @@ class Config(BaseModel):
     radius: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     iterate: Literal["channel", "position"] | None = None
     encoder: str = "ridge"
+    cv: str = "kfold:10"
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
 
@@ -132,6 +133,11 @@ class Config(BaseModel):
     @classmethod
     def _absolute_names(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_absolute_name(text) for text in texts)
+
+    @field_validator("cv")
+    @classmethod
+    def _known_cv(cls, text: str) -> str:
+        return str(CrossValidation.parse(text))
 
     @field_validator("network_inputs")
     @classmethod

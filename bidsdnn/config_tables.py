@@ -1,8 +1,10 @@
-"""Tables within the configuration: a network as one word of a flag, what it is given, and edits of the events."""
+"""Parts of the configuration: a network and a cross-validation as one word of a flag, inputs, and edits of events."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -42,6 +44,70 @@ class NetworkSpec(BaseModel):
         if alias and not re.fullmatch(r"[0-9a-zA-Z+]+", alias):
             raise ConfigError(f"--network {text!r}: an alias has letters, digits and + only, as in mynet={name}")
         return cls(name=name, weights=own or weights, alias=alias or None)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """One ``--cv``: what is held out.
+
+    Parameters
+    ----------
+    kind : str
+        ``kfold``, ``stimulus``, ``run``, ``session`` or ``column``.
+    k : int
+        Folds of ``kfold``; else how many are held out together.
+    column : str
+        Whose values are ``train`` and ``test``.
+    file : Path, optional
+        The table that the column is in.
+    """
+
+    kind: Literal["kfold", "stimulus", "run", "session", "column"]
+    k: int = 1
+    column: str = ""
+    file: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CrossValidation:
+        """Read ``kfold:N``, ``leave-one-out``, ``leave-K-runs-out``, ``leave-one-session-out``, ``column:NAME[=FILE]``.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        CrossValidation
+
+        Raises
+        ------
+        ValueError
+            If it is none of these.
+        """
+        folds, given = re.fullmatch(r"kfold:(\d+)", text), re.fullmatch(r"column:([^=]+)(?:=(.+))?", text)
+        if folds and int(folds[1]) >= 2:
+            return cls("kfold", int(folds[1]))
+        if text in ("leave-one-out", "leave-one-stimulus-out"):
+            return cls("stimulus")
+        left = re.fullmatch(r"leave-(one|[1-9]\d*)-(run|session)s?-out", text)
+        if left:
+            return cls("run" if left[2] == "run" else "session", 1 if left[1] == "one" else int(left[1]))
+        if given:
+            return cls("column", column=given[1], file=Path(given[2]).expanduser().absolute() if given[2] else None)
+        raise ValueError(
+            "choose kfold:N with 2 folds or more, leave-one-out, leave-one-run-out, leave-2-runs-out, "
+            "leave-one-session-out, or column:NAME[=FILE.tsv] with values train and test"
+        )
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        if self.kind == "kfold":
+            return f"kfold:{self.k}"
+        if self.kind == "stimulus":
+            return "leave-one-out"
+        if self.kind == "column":
+            return f"column:{self.column}" + (f"={self.file}" if self.file else "")
+        return f"leave-one-{self.kind}-out" if self.k == 1 else f"leave-{self.k}-{self.kind}s-out"
 
 
 class NetworkInput(BaseModel):

@@ -179,20 +179,30 @@ class Patterns:
             raise ValueError(f"stimulus_id: {len(missing)} stimuli have no partner, the first: {missing[:5]}")
         return self.take(position.loc[other.ids].to_numpy())
 
-    def average(self) -> Patterns:
+    def average(self, *within: str) -> Patterns:
         """Average the items of each stimulus; a table of stimuli in sorted order.
+
+        Parameters
+        ----------
+        *within : str
+            Columns of the items: only items that are equal in these are averaged, as in ``run``.
 
         Returns
         -------
         Patterns
-            One item a stimulus, with the number of items averaged in column ``n_repeats``.
+            One item a stimulus, and run or the like, with the number of items averaged in column ``n_repeats``.
         """
-        ids, code, count = np.unique(np.asarray(self.ids, dtype=str), return_inverse=True, return_counts=True)
+        keys = ["stimulus_id", *within]
+        groups = self.items[keys].astype(str).groupby(keys, sort=True)
+        code, items = groups.ngroup().to_numpy(), groups.size().rename("n_repeats").reset_index()
         values = self.groups[0].values
-        mean = np.empty((len(ids), values.shape[1]), dtype=np.float32)
-        for columns in blocks(values.shape[1], BLOCK):
-            total = np.zeros((len(ids), columns.stop - columns.start))
-            np.add.at(total, code, np.asarray(values[:, columns], dtype=np.float64))
-            mean[:, columns] = total / count[:, None]
-        items = pd.DataFrame({"stimulus_id": ids.astype(object), "n_repeats": count})
+        mean = np.zeros((len(items), values.shape[1]), dtype=np.float32)
+        # Runs on disk are read once each, and not once a block of columns.
+        rows = values.runs() if within and hasattr(values, "runs") else [(slice(0, len(code)), values)]
+        for some, table in rows:
+            for columns in blocks(values.shape[1], BLOCK):
+                total = np.zeros((len(items), columns.stop - columns.start))
+                np.add.at(total, code[some], np.asarray(table[:, columns], dtype=np.float64))
+                mean[:, columns] += total / items[["n_repeats"]].to_numpy()
+        items["stimulus_id"] = items["stimulus_id"].astype(object)
         return replace(self, items=items, groups=(replace(self.groups[0], values=mean),))

@@ -27,6 +27,7 @@ from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.config import Config
+from bidsdnn.config_tables import CrossValidation
 from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
 from bidsdnn.features import beside
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
@@ -240,10 +241,13 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
     events = [task.events for task in found.tasks]
     columns = read_columns(config.columns, index=study.index, events=events, sub=one.label)
+    scheme = CrossValidation.parse(config.cv)
+    split = {scheme.column: scheme.file} if scheme.kind == "column" else {}
+    parts = read_columns(split, index=study.index, events=events, sub=one.label, flag="--cv column:")
     single = trials(found.tasks)
     more = {
         "trials": single, "residuals": residuals_of(single), "columns": columns, "iterate": config.iterate,
-        "stimuli": shown_stimuli(one.shown, study.index.root),
+        "stimuli": shown_stimuli(one.shown, study.index.root), "parts": parts.get(scheme.column),
     }  # fmt: skip
     for name in config.analysis:
         if x is not None or name not in NEEDS_NETWORK:

@@ -28,6 +28,7 @@ from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.clips import all_readable, cut, known_contents, stimuli_of
 from bidsdnn.computed import computed_features
 from bidsdnn.config import Config
+from bidsdnn.config_tables import CrossValidation
 from bidsdnn.encoding.models import check_encoder
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import check_room, reduction_of
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 SUPPLIED = (
     "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "residuals", "columns",
-    "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters",
+    "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters", "cv", "parts",
 )  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
 
@@ -139,6 +140,9 @@ def check_configuration(config: Config) -> None:
     for column, table in config.columns.items():
         if table is not None:
             check_table(column, table)
+    scheme = CrossValidation.parse(config.cv)
+    if scheme.file is not None:
+        check_table(scheme.column, scheme.file, flag="--cv column:")
     check_features(config)
     for name in config.parameters:
         if name not in (*config.analysis, config.response, config.encoder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,14 @@ class RunsOfTrials:
     def shape(self) -> tuple[int, int]:
         """Trials and columns."""
         return int(sum(one.sum() for one in self.kept)), self.tasks[0].space.size
+
+    def runs(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the rows of each run, and all their columns; each file is read once."""
+        start = 0
+        for task, keep in zip(self.tasks, self.kept, strict=True):
+            stop = start + int(keep.sum())
+            yield slice(start, stop), standardized(task.space.read(betas_path(task))[keep])
+            start = stop
 
     def __getitem__(self, key: tuple[Any, Any]) -> np.ndarray:
         rows, columns = key

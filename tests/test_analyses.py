@@ -61,7 +61,7 @@ def test_encoding_finds_the_planted_layer(planted):
 def test_encoding_through_the_rotation_is_encoding_from_the_units(planted):
     x, y = planted
     regions = {"": {"brain": np.ones(20, dtype=bool)}}
-    result = encoding(x, y, regions=regions, n_splits=5, **OPTIONS)
+    result = encoding(x, y, regions=regions, cv="kfold:5", **OPTIONS)
     splits = kfold(40, 5, seed=seed_for(1, "folds"))
     model = Ridge(seed=seed_for(1, "encoding"))
     predicted = cross_predict(model, x.groups[0].values, y.values, splits)
@@ -116,7 +116,7 @@ def test_p_of_a_large_region_comes_from_a_sample_of_its_voxels(planted, monkeypa
 
 def test_fewer_stimuli_than_folds():
     x, y = layers(a=np.ones((6, 3))), brain(np.ones((6, 2)))
-    with pytest.raises(DataError, match="6 distinct stimuli for 10 folds"):
+    with pytest.raises(ValueError, match="6 distinct stimuli for 10 folds"):
         encoding(x, y, regions={}, **OPTIONS)
     with pytest.raises(DataError, match="RSA needs 4"):
         rsa(None, brain(np.ones((3, 2))), regions={}, **OPTIONS)
@@ -199,7 +199,7 @@ def test_p_is_uniform_on_noise(analysis):
     for simulation in range(1000):
         rng = np.random.default_rng([7, simulation])
         x, y = layers(a=rng.normal(size=(20, 30))), brain(rng.normal(size=(20, 6)))
-        options = {"n_splits": 5, "inner_splits": 3} if analysis is encoding else {"comparisons": ["spearman"]}
+        options = {"cv": "kfold:5", "inner_splits": 3} if analysis is encoding else {"comparisons": ["spearman"]}
         result = analysis(x, y, regions=regions, permutations=99, seed=simulation, map=serial, **options)
         found.append(result.tables[result.analysis]["p"].iloc[0])
     # p takes the values .01, .02, ... 1: spread each over its step to compare with a continuous uniform.

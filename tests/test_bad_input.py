@@ -246,7 +246,7 @@ def test_fewer_stimuli_than_folds(run, bids, tmp_path):
     keep = sorted(path.name for path in (bids / "stimuli").iterdir())[:6]
     options = ["--event-filter", f"stim_file in {keep!r}".replace("'", '"')]
     said = run(bids, tmp_path / "out", "participant", *DEMO, *options, "--participant-label", "01")
-    refused(said, 65, r"6 distinct stimuli for 10 folds; .*n_splits")
+    refused(said, 65, r"6 distinct stimuli for 10 folds; .*--cv kfold:5")
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,8 @@ def test_fewer_stimuli_than_folds(run, bids, tmp_path):
         (["--network", "demo", "demo"], 2, "stands twice"),
         (["--network", "demo", "--analysis", "encodin"], 2, "did you mean encoding"),
         (["--network", "demo", "--response", "lsss"], 2, "did you mean lss"),
+        (["--network", "demo", "--cv", "loo"], 2, "cv = 'loo': choose kfold:N"),
+        (["--network", "demo", "--cv", "column:a=none.tsv"], 66, "none.tsv"),
         (["--network", "demo", "--event-filter", "trial_type =="], 2, "event-filter"),
         (["--network", "demo", "--atlas", "none.nii.gz"], 66, "none.nii.gz"),
         (["--network", "demo", "--mem-mb", "5"], 2, "--mem-mb 5: one run needs about"),

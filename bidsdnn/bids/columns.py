@@ -19,9 +19,10 @@ MANIFEST = "stimuli.tsv"
 
 
 def read_columns(
-    asked: Mapping[str, Path | None], *, index: StimulusIndex, events: Sequence[pd.DataFrame] = (), sub: str = ""
-) -> dict[str, pd.DataFrame]:
-    """Find the columns of ``--rdm-column``.
+    asked: Mapping[str, Path | None], *, index: StimulusIndex, events: Sequence[pd.DataFrame] = (), sub: str = "",
+    flag: str = "--rdm-column ",
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Find the columns of ``--rdm-column``, or of another flag.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ def read_columns(
         Of a participant's runs, with ``trial`` and ``stimulus_id``.
     sub : str
         The participant, whose rows alone count in a table that names participants.
+    flag : str
+        What a column's name follows on the command line, for the errors.
 
     Returns
     -------
@@ -44,12 +47,14 @@ def read_columns(
     DataError
         If a column is in none of the tables, or a table names no stimuli or none of the participant.
     """
-    return {name: _read(name, path, index, events, sub) for name, path in asked.items()}
+    return {name: _read(name, path, index, events, sub, flag) for name, path in asked.items()}
 
 
-def _read(name: str, path: Path | None, index: StimulusIndex, events: Sequence[pd.DataFrame], sub: str) -> pd.DataFrame:
+def _read(
+    name: str, path: Path | None, index: StimulusIndex, events: Sequence[pd.DataFrame], sub: str, flag: str
+) -> pd.DataFrame:
     if path is not None:
-        return _from_table(name, path, index, sub)
+        return _from_table(name, path, index, sub, flag)
     shown = [table[table["trial"].astype(bool)] for table in events]
     found = [
         pd.DataFrame({"stimulus_id": table["stimulus_id"], "value": table[name]}) for table in shown if name in table
@@ -63,10 +68,10 @@ def _read(name: str, path: Path | None, index: StimulusIndex, events: Sequence[p
     if manifest.is_file():
         table = read_tsv(manifest)
         if name in table:
-            return _from_table(name, manifest, index, sub)
+            return _from_table(name, manifest, index, sub, flag)
         known |= set(table.columns)
     raise DataError(
-        f"--rdm-column {name}: in no events file and not in {manifest}; {closest(name, sorted(known))} "
+        f"{flag}{name}: in no events file and not in {manifest}; {closest(name, sorted(known))} "
         f"Or write {name}=FILE.tsv"
     )
 
@@ -75,26 +80,28 @@ def _names(tables: Iterable[pd.DataFrame]) -> set[str]:
     return {str(column) for table in tables for column in table.columns} - {"trial", "stimulus_id"}
 
 
-def _from_table(name: str, path: Path, index: StimulusIndex, sub: str) -> pd.DataFrame:
-    table = check_table(name, path)
+def _from_table(name: str, path: Path, index: StimulusIndex, sub: str, flag: str) -> pd.DataFrame:
+    table = check_table(name, path, flag=flag)
     person = next((column for column in PERSON_COLUMNS if column in table), None)
     if person is not None and sub:
         table = table[table[person].map(lambda value: str(value).removeprefix("sub-")) == sub]
         if not len(table):
-            raise DataError(f"--rdm-column {name}: {path} has no row of sub-{sub}; add them, or leave it out")
+            raise DataError(f"{flag}{name}: {path} has no row of sub-{sub}; add them, or leave it out")
     ids = table[next(column for column in ID_COLUMNS if column in table)]
     named = ids.notna()
     meant = [index.resolve(str(value)).stimulus_id for value in ids[named]]
     return pd.DataFrame({"stimulus_id": meant, "value": table.loc[named, name].to_numpy()})
 
 
-def check_table(name: str, path: Path) -> pd.DataFrame:
+def check_table(name: str, path: Path, *, flag: str = "--rdm-column ") -> pd.DataFrame:
     """Read a table and check that it has a column, and one that names the stimuli.
 
     Parameters
     ----------
     name : str
     path : Path
+    flag : str
+        What the name follows on the command line, for the errors.
 
     Returns
     -------
@@ -110,7 +117,7 @@ def check_table(name: str, path: Path) -> pd.DataFrame:
     require(path)
     table = read_tsv(path)
     if name not in table:
-        raise DataError(f"--rdm-column {name}={path}: no such column; {closest(name, table.columns)}")
+        raise DataError(f"{flag}{name}={path}: no such column; {closest(name, table.columns)}")
     if not any(column in table for column in ID_COLUMNS):
-        raise DataError(f"--rdm-column {name}={path}: no column names the stimuli; call one {ID_COLUMNS[0]}")
+        raise DataError(f"{flag}{name}={path}: no column names the stimuli; call one {ID_COLUMNS[0]}")
     return table

@@ -12,7 +12,7 @@ from bidsdnn.encoding.layer import LayerFit, LayerScores, thinned
 from bidsdnn.encoding.models import build_encoder, encoder_class
 from bidsdnn.encoding.tables import encoding_maps, mean, normalized_scores
 from bidsdnn.errors import DataError
-from bidsdnn.folding import folding
+from bidsdnn.folding import folding, items_for
 from bidsdnn.geometry import FEWEST_STIMULI, Regions
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING
@@ -34,7 +34,9 @@ def encoding(
     encoder: str = "ridge",
     encoder_parameters: Mapping[str, Any] | None = None,
     ceiling: np.ndarray | None = None,
-    n_splits: int = 10,
+    cv: str = "kfold:10",
+    parts: pd.DataFrame | None = None,
+    trials: Patterns | None = None,
     inner_splits: int = 5,
     purge: float = 20.0,
 ) -> Result:
@@ -66,8 +68,12 @@ def encoding(
         The encoder's own.
     ceiling : ndarray, shape (n_voxels,), optional
         Highest r to be expected in each voxel; NaN where unknown.
-    n_splits : int
-        Folds.
+    cv : str
+        What is held out, as `CrossValidation.parse` reads it.
+    parts : DataFrame, optional
+        Which stimuli are train and which test, for ``column:NAME``.
+    trials : Patterns, optional
+        Single trials, for runs or sessions to be held out: their averages within each are then predicted.
     inner_splits : int
         Folds within each training part, for the penalty.
     purge : float
@@ -83,18 +89,18 @@ def encoding(
     DataError
         If there are fewer stimuli than folds.
     """
-    needed = max(n_splits, FEWEST_STIMULI)
-    if len(y) < needed:
-        raise DataError(
-            f"{len(y)} distinct stimuli for {n_splits} folds; give more runs, or fewer folds in the TOML file: "
-            "[parameters.encoding] n_splits = 5"
-        )
-    folded = folding(y.items, n_splits=n_splits, purge=purge, permutations=permutations, seed=seed)
+    if len(y) < FEWEST_STIMULI:
+        raise DataError(f"{len(y)} distinct stimuli; encoding needs {FEWEST_STIMULI}; give more runs")
+    y = items_for(cv, y, trials)
+    x = x.match(y)
+    folded = folding(
+        y.items, cv=cv, parts=parts, purge=purge, permutations=permutations, seed=seed, fewest=inner_splits
+    )
     responses = y.values
     named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
     model = build_encoder(
         encoder, encoder_parameters or {},
-        n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device, shuffle=folded.orders is None,
+        n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device, shuffle=not folded.series,
     )  # fmt: skip
     fit = LayerFit(
         model,
@@ -130,12 +136,12 @@ def encoding(
         maps=tuple(encoding_maps(x.groups, scores)),
         tables={"encoding": pd.DataFrame(rows), "encodingfolds": pd.DataFrame(folds)},
         sidecar={
-            "Methods": f"{summary(encoding)} {summary(encoder_class(encoder))} {len(folded.splits)} folds, and "
-            f"{inner_splits} within each training part for the penalty, were made over {folded.unit}.{folded.method} "
-            f"A region's p tests its mean r against {permutations:,} {folded.test}, each repeating the cross-validated "
-            "fit at one penalty fixed beforehand, with p = (1 + b) / (1 + n).",
-            "CrossValidation": f"{len(folded.splits)} folds over {folded.unit}, {inner_splits} folds within each "
-            f"training part{folded.gap}",
+            "Methods": f"{summary(encoding)} {summary(encoder_class(encoder))} Cross-validation: {folded.said}; "
+            f"{inner_splits} folds within each training part for the penalty.{folded.method} "
+            f"A region's p tests its mean r against {permutations:,} {folded.test}"
+            + ("" if folded.single else ", each repeating the cross-validated fit at one penalty fixed beforehand")
+            + ", with p = (1 + b) / (1 + n).",
+            "CrossValidation": f"{folded.said}, {inner_splits} folds within each training part{folded.gap}",
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
             "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
             "Ceiling": "square root of the reliability of the averaged responses; pearsonr_normalized is the ratio of "
@@ -150,7 +156,7 @@ def encoding(
                 "ridge",
                 "permutation",
                 "scikit-learn",
-                *(["circular-shift"] if folded.orders is not None else []),
+                *(["circular-shift"] if folded.series else []),
             ],
         },
     )

@@ -10,7 +10,8 @@ import numpy as np
 
 from bidsdnn.encoding.models import features_of
 from bidsdnn.methods.predict import Linear, Model, cross_predict, region_permutation
-from bidsdnn.methods.scores import fold_pearsonr, pooled_pearsonr, r2
+from bidsdnn.methods.relabelled import held_out_permutation
+from bidsdnn.methods.scores import fold_pearsonr, pearsonr, pooled_pearsonr, r2
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Group
 
@@ -37,12 +38,14 @@ class LayerFit:
     splits: Sequence[tuple[np.ndarray, np.ndarray]]
     permutations: int
     seed: int
-    orders: np.ndarray | None = None
+    orders: np.ndarray
 
     def __call__(self, group: Group) -> LayerScores:
         """Cross-validate one layer."""
         features = features_of(self.model, group)
         predicted = cross_predict(self.model, features, self.responses, self.splits)
+        if len(self.splits) == 1:
+            return self._single(predicted)
         if not isinstance(self.model, Linear):
             raise TypeError(f"{type(self.model).__name__}: expected a model with an operator, got none")
         p, _ = region_permutation(
@@ -60,6 +63,15 @@ class LayerFit:
             fold_pearsonr(predicted, self.responses, self.splits),
             p,
         )
+
+    def _single(self, predicted: np.ndarray) -> LayerScores:
+        """Scores of one split; its fit does not change when the responses that it has not seen are permuted."""
+        test = self.splits[0][1]
+        places = np.searchsorted(test, self.orders[:, test])
+        given, measured = predicted[test], self.responses[test]
+        r = pearsonr(given, measured)
+        p = held_out_permutation(given, measured, self.regions, places)
+        return LayerScores(r, r2(given, measured), r[None], p)
 
 
 def thinned(regions: np.ndarray, *, seed: int) -> np.ndarray:

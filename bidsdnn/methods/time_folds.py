@@ -76,7 +76,9 @@ class Clips:
         return [frozenset(one) for one in found]
 
 
-def time_folds(clips: Clips, *, n_splits: int = 10, purge: float = 20.0) -> tuple[list[Split], str]:
+def time_folds(
+    clips: Clips, *, n_splits: int = 10, purge: float = 20.0, runs: int | None = None
+) -> tuple[list[Split], str]:
     """Held out were whole runs, stimuli or stretches of time, and what lay near them was left out of training.
 
     Runs that show the same stimulus stay together, so that no stimulus is both trained on and tested. If that leaves
@@ -90,6 +92,8 @@ def time_folds(clips: Clips, *, n_splits: int = 10, purge: float = 20.0) -> tupl
     purge : float
         Seconds: a row that was shown within so much time of a held-out one, in any run or within its stimulus, is not
         trained on.
+    runs : int, optional
+        Runs that are held out together, in place of ``n_splits``; then nothing but runs is held out.
 
     Returns
     -------
@@ -101,14 +105,21 @@ def time_folds(clips: Clips, *, n_splits: int = 10, purge: float = 20.0) -> tupl
     Raises
     ------
     ValueError
-        If there are fewer than 2 folds or rows than folds, the gap is negative, or leaves a fold nothing to train on.
+        If there are fewer than 2 folds or rows than folds, the gap is negative, or leaves a fold nothing to train on;
+        if runs are asked for, and too few show stimuli of their own.
     """
     if n_splits < 2:
         raise ValueError(f"n_splits: expected at least 2 folds, got {n_splits}")
     if not 0 <= purge < np.inf:
         raise ValueError(f"purge: expected seconds, 0 or more, got {purge}")
     groups, unit = clips.families(), "runs"
-    if len(set(groups.tolist())) < 2:
+    families = len(set(groups.tolist()))
+    if runs is not None and families <= runs:
+        raise ValueError(
+            f"runs: {families} of the {len(set(clips.run.tolist()))} runs or sets of runs share no stimulus with "
+            f"another; to hold out {runs}, more are needed"
+        )
+    if families < 2:
         groups, unit = np.unique(clips.stimulus, return_inverse=True)[1], "stimuli"
     if len(set(groups.tolist())) < 2:
         groups, unit = np.unique(clips.time, return_inverse=True)[1], "stretches of time"
@@ -117,10 +128,11 @@ def time_folds(clips: Clips, *, n_splits: int = 10, purge: float = 20.0) -> tupl
         order = groups[np.sort(np.unique(groups, return_index=True)[1])]
     if len(order) < 2:
         raise ValueError("clips: expected several moments of time, got one")
+    folds = min(n_splits, len(order)) if runs is None else -(-len(order) // runs)
     splits = []
-    for held_out in np.array_split(order, min(n_splits, len(order))):
+    for held_out in np.array_split(order, folds):
         test = np.isin(groups, held_out)
-        train = ~test & ~_near(clips, test, purge)
+        train = ~test & ~near(clips, test, purge)
         if train.sum() < 2:
             raise ValueError(
                 f"purge: a gap of {purge:g} s to the held-out {unit} leaves {int(train.sum())} of {len(clips)} volumes "
@@ -130,17 +142,29 @@ def time_folds(clips: Clips, *, n_splits: int = 10, purge: float = 20.0) -> tupl
     return splits, unit
 
 
-def _near(clips: Clips, test: NDArray[np.bool_], purge: float) -> NDArray[np.bool_]:
-    """Rows that were shown within some seconds of a held-out row."""
-    near = np.zeros(len(clips), dtype=bool)
+def near(clips: Clips, test: NDArray[np.bool_], purge: float) -> NDArray[np.bool_]:
+    """Rows that were shown within some seconds of a held-out row, in any run or within its stimulus.
+
+    Parameters
+    ----------
+    clips : Clips
+    test : array of bool, shape (n,)
+    purge : float
+        Seconds.
+
+    Returns
+    -------
+    array of bool, shape (n,)
+    """
+    found = np.zeros(len(clips), dtype=bool)
     for run in np.unique(clips.run):
         here = clips.run == run
         rows, seconds = clips.row[here], clips.seconds[here]
-        near[rows] |= _distance(seconds, seconds[test[rows]]) < purge
+        found[rows] |= _distance(seconds, seconds[test[rows]]) < purge
     for name in np.unique(clips.stimulus):
         here = clips.stimulus == name
-        near[here] |= _distance(clips.time[here], clips.time[here & test]) < purge
-    return near
+        found[here] |= _distance(clips.time[here], clips.time[here & test]) < purge
+    return found
 
 
 def _distance(times: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
