@@ -17,13 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from bidsdnn.methods.inference import pvalue
 from bidsdnn.methods.reduce import blocks, spectrum
-from bidsdnn.methods.scores import Float, Split, membership, pooled_correlation, standardise, trained_on
+from bidsdnn.methods.relabelled import TIES, relabelled_correlations
+from bidsdnn.methods.scores import Float, Split, membership, standardise, trained_on
 
 _COLUMNS = 4096
 """Columns tested at a time."""
-
-_NULL_ENTRIES = 2_000_000
-"""Numbers held by one block of permuted predictions."""
 
 EXACT_ITEMS = 64
 """Up to this many items the permuted products are in float64: where labels are few, permutations tie."""
@@ -224,7 +222,7 @@ def region_permutation(
         h - mean_operator(splits, n), standard, weights, every, membership(splits, n), trained_on(splits, n)
     )
     means[:, counts == 0] = np.nan
-    return pvalue(means[0], means[1:], tolerance=1e-6), means[0]
+    return pvalue(means[0], means[1:], tolerance=TIES), means[0]
 
 
 def mean_operator(splits: Sequence[Split], n: int) -> Float:
@@ -245,22 +243,11 @@ def mean_correlations(
 ) -> Float:
     """Mean r, by weights (V, R), of predictions and standard columns y for each relabelling, (orders, R).
 
-    Relabelling the rows of y and predicting is the same as predicting y with both axes of h, and the folds, relabelled:
-    the small matrices are moved, and the large one stays where it is. Folds and, where they are not all the rest, their
-    training parts are those of `membership` and `trained_on`.
+    As `relabelled_correlations`, of whose r those that are NaN count as 0.
     """
-    n, n_columns = y.shape
-    h = h.astype(y.dtype)
     means = np.zeros((len(orders), weights.shape[1]))
-    step = max(1, _NULL_ENTRIES // (n * max(n, min(n_columns, _COLUMNS))))
-    for some in blocks(len(orders), step):
-        moved = np.stack([h[np.ix_(order, order)] for order in orders[some]]).reshape(-1, n)
-        members = np.stack([folds[:, order] for order in orders[some]])
-        learned = None if training is None else np.stack([training[:, order] for order in orders[some]])
-        for columns in blocks(n_columns, _COLUMNS):
-            predicted = (moved @ y[:, columns]).reshape(len(orders[some]), n, -1)
-            r = np.nan_to_num(pooled_correlation(predicted, y[:, columns], members, learned))
-            means[some] += r.astype(np.float64) @ weights[columns]
+    for some, columns, r in relabelled_correlations(h, y, orders, folds, training):
+        means[some] += np.nan_to_num(r) @ weights[columns]
     return means
 
 

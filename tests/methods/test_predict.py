@@ -189,7 +189,8 @@ def test_pooled_r_centres_on_zero_for_noise_with_the_penalty_chosen_in_each_fold
 def test_region_permutation_is_a_refit_for_every_relabelling(exact_items, monkeypatch):
     monkeypatch.setattr("bidsdnn.methods.predict.EXACT_ITEMS", exact_items)
     monkeypatch.setattr("bidsdnn.methods.predict._COLUMNS", 3)
-    monkeypatch.setattr("bidsdnn.methods.predict._NULL_ENTRIES", 24 * 24 * 4)
+    monkeypatch.setattr("bidsdnn.methods.relabelled._ENTRIES", 24 * 3)
+    monkeypatch.setattr("bidsdnn.methods.relabelled._ORDERS", 7)
     x, y = tables()
     y[:, 1] = 2.5
     y[2, 6] = np.nan
