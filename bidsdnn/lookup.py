@@ -80,6 +80,28 @@ def resolve(name: str, table: Mapping[str, T]) -> T:
     return found
 
 
+def resolve_dotted(name: str, table: Mapping[str, T]) -> T:
+    """Find the object that a name stands for, as `resolve`; ``package.module.object`` is understood as well.
+
+    Parameters
+    ----------
+    name : str
+    table : mapping of str to object
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ConfigError
+        If nothing has that name.
+    """
+    module, dot, attribute = name.rpartition(".")
+    plain = name not in table and ":" not in name and dot
+    return resolve(f"{module}:{attribute}" if plain else name, table)
+
+
 def _module(name: str) -> Any:
     """Import a module by dotted name, or from a file that ends in ``.py``."""
     if name.endswith(".py"):

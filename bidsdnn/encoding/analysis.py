@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.encoding.layer import LayerFit, LayerScores, thinned
-from bidsdnn.encoding.models import build_encoder, encoder_class
+from bidsdnn.encoding.models import build_encoder, inner_folds_of, references_of, said_of, taken_by
 from bidsdnn.encoding.tables import encoding_maps, mean, normalized_scores
 from bidsdnn.errors import DataError
 from bidsdnn.folding import folding, items_for
@@ -112,6 +112,8 @@ def encoding(
         folded.orders,
     )
     scores: list[LayerScores] = map(fit, x.groups, label="encoding")
+    chosen = inner_folds_of(model)
+    nested = f", {inner_splits} folds within each training part for the {chosen}" if chosen else ""
     rows, folds = [], []
     for group, score in zip(x.groups, scores, strict=True):
         usable = np.isfinite(score.pearsonr)
@@ -136,12 +138,13 @@ def encoding(
         maps=tuple(encoding_maps(x.groups, scores)),
         tables={"encoding": pd.DataFrame(rows), "encodingfolds": pd.DataFrame(folds)},
         sidecar={
-            "Methods": f"{summary(encoding)} {summary(encoder_class(encoder))} Cross-validation: {folded.said}; "
-            f"{inner_splits} folds within each training part for the penalty.{folded.method} "
-            f"A region's p tests its mean r against {permutations:,} {folded.test}"
+            "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
+            f"{folded.method} A region's p tests its mean r against {permutations:,} {folded.test}"
             + ("" if folded.single else ", each repeating the cross-validated fit at one penalty fixed beforehand")
             + ", with p = (1 + b) / (1 + n).",
-            "CrossValidation": f"{folded.said}, {inner_splits} folds within each training part{folded.gap}",
+            "CrossValidation": f"{folded.said}{nested}{folded.gap}",
+            "Encoder": encoder,
+            "Features": {f"{group.network} {group.name}".strip(): taken_by(model, group) for group in x.groups},
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
             "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
             "Ceiling": "square root of the reliability of the averaged responses; pearsonr_normalized is the ratio of "
@@ -153,7 +156,7 @@ def encoding(
             "NumberOfVoxelsNotScored": int((~np.isfinite(responses).all(axis=0)).sum()),
             "References": [
                 "encoding",
-                "ridge",
+                *references_of(model, encoder),
                 "permutation",
                 "scikit-learn",
                 *(["circular-shift"] if folded.series else []),

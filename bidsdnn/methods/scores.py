@@ -68,7 +68,7 @@ def r2(prediction: ArrayLike, y: ArrayLike) -> Float:
             wrong = ((measured - prediction[:, columns]) ** 2).sum(axis=0)
             spread = ((measured - measured.mean(axis=0)) ** 2).sum(axis=0)
             part = 1 - wrong / spread
-        part[~np.isfinite(part) | ~_varies(measured)] = np.nan
+        part[~np.isfinite(part) | ~varies(measured)] = np.nan
         scores[columns] = part
     return scores
 
@@ -126,11 +126,11 @@ def standardise(values: NDArray[Any]) -> Float:
     with np.errstate(invalid="ignore", divide="ignore"):
         centred = values - values.mean(axis=0)
         standard = centred / np.sqrt((centred**2).sum(axis=0))
-    standard[:, ~_varies(values)] = np.nan
+    standard[:, ~varies(values)] = np.nan
     return standard
 
 
-def _varies(values: Float) -> NDArray[np.bool_]:
+def varies(values: Float) -> NDArray[np.bool_]:
     """Whether a column is finite and varies by more than rounding."""
     finite = np.isfinite(values).all(axis=0)
     kept = np.where(finite, values, 0)

@@ -6,79 +6,8 @@ Analyses store the keys of this table in their sidecars, so that a report cites 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Reference:
-    """One work to be cited.
-
-    Parameters
-    ----------
-    key : str
-        Name in sidecars and in BibTeX.
-    kind : str
-        BibTeX type of the entry.
-    authors : tuple of str
-        ``Family, Given`` each; a group's name has no comma; ``others`` stands for those not named.
-    year : int or None
-        None for software that is cited by its version.
-    title, venue : str
-    where : str
-        Volume, issue and pages, or an identifier.
-    doi : str
-    """
-
-    key: str
-    kind: str
-    authors: tuple[str, ...]
-    year: int | None
-    title: str
-    venue: str
-    where: str = ""
-    doi: str = ""
-
-    @property
-    def short(self) -> str:
-        """Authors and year, as in running text."""
-        names = [author.split(",")[0].strip("{}") for author in self.authors]
-        people = names[0] if len(names) == 1 else " & ".join(names) if len(names) == 2 else f"{names[0]} et al."
-        return f"{people}, {self.year}" if self.year else people
-
-    @property
-    def text(self) -> str:
-        """The reference in full, as in a list at the end of a paper."""
-        names = [_initials(author) for author in self.authors if author != "others"]
-        shown = names if len(names) <= 6 else [*names[:3], "… " + names[-1]]
-        people = ", ".join(shown) + (" et al" if "others" in self.authors else "")
-        year = f" ({self.year})" if self.year else ""
-        where = f", {self.where}" if self.where else ""
-        title = self.title if self.title.endswith("?") else f"{self.title}."
-        doi = f" doi:{self.doi}" if self.doi else ""
-        return f"{people}{year}. {title} {self.venue}{where}.{doi}"
-
-    @property
-    def bibtex(self) -> str:
-        """The reference as a BibTeX entry."""
-        field = {"article": "journal", "inproceedings": "booktitle"}.get(self.kind, "howpublished")
-        lines = {
-            "author": " and ".join(a if "," in a or a == "others" else f"{{{a}}}" for a in self.authors),
-            "title": f"{{{self.title}}}",
-            "year": str(self.year or ""),
-            field: self.venue,
-            "note": self.where,
-            "doi": self.doi,
-        }
-        fields = {name: value.replace("&", r"\&") for name, value in lines.items() if value}
-        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-        return f"@{self.kind}{{{self.key},\n{body}\n}}"
-
-
-def _initials(author: str) -> str:
-    """Turn ``Kennard, Robert W.`` into ``Kennard RW``."""
-    family, _, given = author.partition(",")
-    letters = "".join(part[0] for part in re.split(r"[\s.\-]+", given) if part)
-    return f"{family} {letters}".strip()
+from bidsdnn.report.reference import Reference
 
 
 def find(key: str) -> Reference | None:
@@ -309,6 +238,24 @@ _TABLE = (
     Reference("ridge", "article", ("Hoerl, Arthur E.", "Kennard, Robert W."), 1970,
               "Ridge regression: biased estimation for nonorthogonal problems", "Technometrics", "12(1), 55-67",
               "10.1080/00401706.1970.10488634"),
+    Reference("ols", "article", ("Penrose, Roger",), 1956,
+              "On best approximate solutions of linear matrix equations",
+              "Mathematical Proceedings of the Cambridge Philosophical Society", "52(1), 17-19",
+              "10.1017/S0305004100030929"),
+    Reference("pls", "article", ("Wold, Svante", "Sjöström, Michael", "Eriksson, Lennart"), 2001,
+              "PLS-regression: a basic tool of chemometrics", "Chemometrics and Intelligent Laboratory Systems",
+              "58(2), 109-130", "10.1016/S0169-7439(01)00155-1"),
+    Reference("lasso", "article", ("Tibshirani, Robert",), 1996,
+              "Regression shrinkage and selection via the lasso",
+              "Journal of the Royal Statistical Society: Series B", "58(1), 267-288",
+              "10.1111/j.2517-6161.1996.tb02080.x"),
+    Reference("elastic-net", "article", ("Zou, Hui", "Hastie, Trevor"), 2005,
+              "Regularization and variable selection via the elastic net",
+              "Journal of the Royal Statistical Society: Series B", "67(2), 301-320",
+              "10.1111/j.1467-9868.2005.00503.x"),
+    Reference("kernel-ridge", "inproceedings", ("Saunders, Craig", "Gammerman, Alexander", "Vovk, Volodya"), 1998,
+              "Ridge regression learning algorithm in dual variables",
+              "Proceedings of the 15th International Conference on Machine Learning", "515-521"),
     Reference("permutation", "article", ("Phipson, Belinda", "Smyth, Gordon K."), 2010,
               "Permutation p-values should never be zero: calculating exact p-values when permutations are "
               "randomly drawn", "Statistical Applications in Genetics and Molecular Biology", "9(1), 39",

@@ -10,7 +10,7 @@ from bidsdnn.methods.models import MODELS, Ridge
 from bidsdnn.methods.predict import kfold
 from bidsdnn.methods.reduce import gram, rotation
 
-SMALLEST = {"ridge": {"penalties": [0.1, 10.0], "n_splits": 2}}
+SMALLEST = {"ols": {}, "ridge": {"penalties": [0.1, 10.0], "n_splits": 2}}
 
 
 def tables(n=40, p=6, v=5, *, noise=1.0, seed=0, dtype=np.float64):

@@ -1,14 +1,30 @@
 """Models that map one table to another: objects with ``fit(X, Y)`` and ``predict(X)``, as in scikit-learn.
 
 A row in `MODELS` gives an encoder its name. What a model says of itself decides what it is given and how it is tested:
-``takes`` is ``rotation`` (the exact rotation of a layer, as many columns as stimuli at most, which models that do not
-care about rotations may have in place of any number of units), or ``units`` (the units themselves); and an
-``operator(X, splits)``, where there is one, is the matrix whose product with the targets is every held-out prediction,
-so that a relabelling that repeats the cross-validated fit costs one product.
+
+``takes``
+    ``rotation``: the exact rotation of a layer, as many columns as stimuli at most, which models that do not care about
+    rotations may have in place of any number of units; ``units``: the units themselves; ``blocks``: an array-like of
+    them that is read some columns at a time, by a model with ``cross_predict(values, Y, splits)`` of its own.
+``operator(X, splits)``
+    The matrix whose product with the targets is every held-out prediction: a relabelling that repeats the
+    cross-validated fit then costs one product.
+``fixed()``
+    The model with all that it would choose by looking at the targets fixed beforehand. Refitting it to relabelled
+    targets is cheap, and it is as valid a statistic as the model itself if what was observed is fitted by it as well.
+``separable``
+    Whether each target is fitted on its own, so that relabellings of a table may be fitted at once, side by side as
+    columns of one Y.
+``said()``
+    A sentence on what the parameters make of the fit, for the Methods.
+``references``
+    Keys of the works it comes from.
 """
 
+from bidsdnn.methods.models.estimator import Estimator
+from bidsdnn.methods.models.ols import OLS
 from bidsdnn.methods.models.ridge import Ridge
 
-__all__ = ["MODELS", "Ridge"]
+__all__ = ["MODELS", "OLS", "Estimator", "Ridge"]
 
-MODELS = {"ridge": Ridge}
+MODELS = {"ols": OLS, "ridge": Ridge}

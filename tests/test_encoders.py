@@ -1,0 +1,155 @@
+"""Encoders by name: what each is given, what is checked early, and planted truth found by all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import BayesianRidge
+from sklearn.linear_model import Ridge as SklearnRidge
+
+from bidsdnn.analyses import encoding
+from bidsdnn.encoding.models import build_encoder, check_encoder, features_of, taken_by
+from bidsdnn.errors import ConfigError
+from bidsdnn.methods.models import Estimator
+from bidsdnn.methods.reduce import gram, rotation
+from bidsdnn.parallel import serial
+from bidsdnn.patterns import Group, Patterns
+
+IDS = [f"s{i:02d}" for i in range(40)]
+OPTIONS = {"regions": {"a": {"all": np.ones(6, dtype=bool)}}, "permutations": 19, "seed": 1, "map": serial}
+CODE = """
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import BayesianRidge, LinearRegression
+from sklearn.pipeline import make_pipeline
+
+class Mean:
+    takes = "units"
+    def fit(self, X, Y):
+        self.columns, self.mean = X.shape[1], Y.mean(axis=0)
+    def predict(self, X):
+        assert X.shape[1] == self.columns
+        return np.tile(self.mean, (len(X), 1))
+
+class Blind:
+    def fit(self, X, Y):
+        return self
+
+def recipe(n_components=3):
+    return make_pipeline(PCA(n_components), LinearRegression())
+
+ready = BayesianRidge()
+number = 3
+
+def nothing():
+    return 3
+"""
+
+
+def patterns(**values):
+    items = pd.DataFrame({"stimulus_id": IDS})
+    return Patterns(items, tuple(Group(name, value, "net") for name, value in values.items()))
+
+
+@pytest.fixture(scope="module")
+def planted():
+    rng = np.random.default_rng(0)
+    right, wrong = rng.normal(size=(40, 90)), rng.normal(size=(40, 90))
+    right[:, :3] *= 12
+    y = (right[:, :3] @ rng.normal(size=(3, 6)) / 12 + rng.normal(size=(40, 6)) / 2).astype(np.float32)
+    return patterns(right=right, wrong=wrong), Patterns(pd.DataFrame({"stimulus_id": IDS}), (Group("brain", y),))
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own.py").write_text(CODE)
+    return tmp_path / "own.py"
+
+
+@pytest.mark.parametrize("encoder", ["ols"])
+def test_every_encoder_with_an_operator_finds_the_planted_layer(planted, encoder):
+    result = encoding(*planted, encoder=encoder, **OPTIONS)
+    table = result.tables["encoding"].set_index("layer")
+    assert table.loc["right", "pearsonr"] > 0.4 and table.loc["right", "p"] == 0.05
+    assert table.loc["wrong", "pearsonr"] < 0.2
+    assert result.sidecar["Encoder"] == encoder
+    assert result.sidecar["Features"]["net right"] == "rotation"
+    assert encoder in result.sidecar["References"] and "ridge" not in result.sidecar["References"]
+    assert "penalty" not in result.sidecar["CrossValidation"]
+
+
+def test_what_an_estimator_is_given(own):
+    rng = np.random.default_rng(0)
+    narrow, wide = Group("a", rng.normal(size=(20, 20))), Group("b", rng.normal(size=(20, 21)))
+    unsaid, units = build_encoder("sklearn.linear_model.BayesianRidge", {}), build_encoder(f"{own}:Mean", {})
+    assert [taken_by(unsaid, group) for group in (narrow, wide)] == ["units", "rotation"]
+    assert [taken_by(units, group) for group in (narrow, wide)] == ["units", "units"]
+    np.testing.assert_array_equal(features_of(unsaid, narrow), narrow.values)
+    np.testing.assert_array_equal(features_of(unsaid, wide), rotation(gram(wide.values)[0]))
+    np.testing.assert_array_equal(features_of(units, wide), wide.values)
+
+
+def test_single_targets_are_fitted_one_by_one_and_many_at_once():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 5))
+    y[:, 1], y[2, 3] = 4.0, np.nan
+    for name, theirs in (("BayesianRidge", BayesianRidge), ("Ridge", SklearnRidge)):
+        model = build_encoder(f"sklearn.linear_model.{name}", {})
+        predicted = model.fit(x, y).predict(x[:7])
+        for one in (0, 2, 4):
+            np.testing.assert_allclose(predicted[:, one], theirs().fit(x, y[:, one]).predict(x[:7]), rtol=1e-9)
+        np.testing.assert_array_equal(predicted[:, 1], 4)
+        assert np.isnan(predicted[:, 3]).all()
+    np.testing.assert_allclose(model.fit(x[:, :0], y[:, :1]).predict(x[:, :0]), y[:, 0].mean())
+
+
+def test_classes_instances_factories_and_their_parameters(own):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 6)), rng.normal(size=(30, 2))
+    for name, parameters in ((f"{own}:recipe", {"n_components": 2}), (f"{own}:ready", {}), (f"{own}:Mean", {})):
+        check_encoder(name, parameters)
+        model = build_encoder(name, parameters)
+        assert isinstance(model, Estimator) and model.fit(x, y).predict(x).shape == (30, 2)
+    assert build_encoder(f"{own}:recipe", {"n_components": 2}).estimator[0].n_components == 2
+    forest = build_encoder("sklearn.ensemble.RandomForestRegressor", {"n_estimators": 3}, seed=7)
+    np.testing.assert_array_equal(forest.fit(x, y).predict(x), forest.fit(x, y).predict(x))
+    assert forest.fitted_[0][0].random_state == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("ridgee", {}, "'ridgee' is not known; did you mean ridge"),
+        ("sklearn.linear_model.Bayesian", {}, "sklearn.linear_model has no 'Bayesian'; did you mean BayesianRidge"),
+        ("sklearn.nowhere.Ridge", {}, "cannot import 'sklearn.nowhere'"),
+        ("sklearn.preprocessing.StandardScaler", {}, "it has no method `predict`; give a class with fit"),
+        ("OWN:Blind", {}, "it has no method `predict`"),
+        ("OWN:number", {}, "it has no method `fit`"),
+        ("OWN:nothing", {}, "it has no method `fit`"),
+        ("OWN:ready", {"tol": 1.0}, "it is made already"),
+        ("OWN:recipe", {"components": 1}, "has no parameter 'components'; did you mean n_components"),
+        ("ridge", {"penalty": 1.0}, "encoder ridge has no parameter 'penalty'; did you mean penalties"),
+        ("ridge", {"penalties": [-1.0]}, r"\[parameters.ridge\] penalties: expected positive numbers"),
+        ("ols", {"n_components": 0}, r"\[parameters.ols\] n_components: expected at least 1, got 0"),
+        ("ols", {"n_components": "many"}, r"\[parameters.ols\]"),
+    ],
+)
+def test_what_cannot_be_an_encoder_is_named_early(own, name, parameters, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        check_encoder(name.replace("OWN", str(own)), parameters)
+    assert "\n" not in str(raised.value)
+
+
+def test_predictions_of_another_shape_are_named():
+    class Wrong:
+        def fit(self, X, Y):
+            return self
+
+        def predict(self, X):
+            return X[:, :1]
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 6)), rng.normal(size=(30, 2))
+    with pytest.raises(ValueError, match=r"Wrong: expected predictions of shape \(30, 2\), got \(30, 1\)"):
+        Estimator(Wrong()).fit(x, y).predict(x)
