@@ -15,7 +15,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path, write_json
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
-from bidsdnn.extraction import activations_path, masks, network_hash, reduction_of, workers_within
+from bidsdnn.extraction import activations_path, described, masks, network_hash, reduction_of, workers_within
 from bidsdnn.lookup import closest
 from bidsdnn.networks import extract, zoo
 from bidsdnn.networks.network import Network
@@ -168,6 +168,7 @@ def _extract(
         "WeightsSHA256": network.weights_sha256,
         "Preprocessing": network.preprocessing,
         **reduction.described(),
+        "Methods": network_methods(network, wanted, described(config, components=False)),
         "Layers": wanted,
         "Stimuli": dict(zip(everything.ids, contents(everything), strict=True)),
         "NetworkHash": identity,
@@ -201,7 +202,7 @@ def _read(path: Path, layers: Sequence[str], label: str) -> Patterns:
     return Patterns(pd.DataFrame({"stimulus_id": ids}), groups)
 
 
-def write_rdms(network: Network, derivatives: Derivatives, *, map: Map) -> None:
+def write_rdms(network: Network, derivatives: Derivatives, *, config: Config, map: Map) -> None:
     """Write the correlation-distance RDM of each layer whose activations are kept, if they are not there.
 
     Parameters
@@ -209,6 +210,7 @@ def write_rdms(network: Network, derivatives: Derivatives, *, map: Map) -> None:
     network : Network
     derivatives : Derivatives
         Holds the network's activations.
+    config : Config
     map : callable
         Spreads layers over workers.
     """
@@ -228,7 +230,7 @@ def write_rdms(network: Network, derivatives: Derivatives, *, map: Map) -> None:
         "Network": network.label,
         "Layers": kept["Layers"],
         "ConfigurationHash": content,
-        "Methods": network_methods(network, kept["Layers"]),
+        "Methods": network_methods(network, kept["Layers"], described(config, components=False)),
         "References": ["pytorch", "torchvision", *filter(None, [network_reference(network.name)])],
         "Sources": [derivatives.uri(source)],
     }
@@ -280,10 +282,22 @@ def write_manifest(stimuli: Stimuli, presentations: Mapping[str, int], derivativ
         )
 
 
-def network_methods(network: Network, layers: Sequence[str]) -> str:
-    """A sentence for the report's methods."""
+def network_methods(network: Network, layers: Sequence[str], made: str) -> str:
+    """Sentences for the report's methods.
+
+    Parameters
+    ----------
+    network : Network
+    layers : sequence of str
+    made : str
+        What was made of the activations, as `extraction.described` says it.
+
+    Returns
+    -------
+    str
+    """
     weights = "seeded random weights" if network.weights == "none" else f"weights {network.weights}"
     return (
         f"Activations of {len(layers)} layers of {network.name} ({weights}) were extracted in one forward pass "
-        f"per stimulus ({network.preprocessing})."
-    )
+        f"per stimulus ({network.preprocessing}). {made}"
+    ).strip()

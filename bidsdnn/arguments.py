@@ -125,10 +125,18 @@ def _add_networks(g: Any) -> None:
         "or array with a row a stimulus, DNNBrain's .act.h5, samples of each stimulus, or a BIDS dataset's _stim.tsv",
     )  # fmt: skip
     g.add_argument("--tokens", choices=("all", "cls", "mean"), help="of transformers' layers (default: all)")
-    g.add_argument("--pooling", metavar="HOW", help="over positions: max, mean, median, l1, l2, grid:N (default: none)")
+    g.add_argument(
+        "--pooling", metavar="HOW",
+        help="over positions: max, mean, median, l1, l2, grid:N, histogram:N, psd:N (default: none)",
+    )  # fmt: skip
     g.add_argument(
         "--projection", metavar="N", type=_dimensions,
         help="random dimensions of wider layers; auto: as many as keep distances to a tenth",
+    )  # fmt: skip
+    g.add_argument(
+        "--pca", metavar="N", type=_components,
+        help="principal components of each layer over all stimuli, test stimuli too, as DNNBrain's paper did; below 1: "
+        "as many as explain that share of the variance",
     )  # fmt: skip
     g.add_argument(*_names("--activation-dtype"), choices=("float32", "float16"), help="as stored (default: float32)")
     g.add_argument("--mono", action="store_true", help="average the channels of sounds")
@@ -229,6 +237,13 @@ def _run_number(text: str) -> int:
 
 def _dimensions(text: str) -> int | str:
     return int(text) if text.isdigit() else text
+
+
+def _components(text: str) -> float:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write 100, or a share as 0.9") from error
 
 
 def _megabytes(text: str) -> int:

@@ -66,6 +66,7 @@ class Config(BaseModel):
     dmask: Path | None = None
     pooling: str | None = None
     projection: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    pca: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     activation_dtype: Literal["float32", "float16"] = "float32"
     computed_features: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -31,6 +31,11 @@ def activations_path(derivatives: Derivatives, label: str) -> Path:
     return derivatives.root / "stimuli" / f"model-{label}_activations.h5"
 
 
+def components_path(derivatives: Derivatives, label: str) -> Path:
+    """Where the principal components of a network's layers are kept."""
+    return derivatives.root / "stimuli" / f"model-{label}_desc-pca_activations.h5"
+
+
 def masks(config: Config) -> dict[str, dict[str, tuple[int, ...]]]:
     """The layers and units of interest, of ``--dmask`` and of the TOML's ``[mask]``, which wins for its layers."""
     read = read_dmask(config.dmask) if config.dmask else {}
@@ -164,3 +169,30 @@ def check_room(
             f"{derivatives.root}: activations need {needed} bytes and {free} are free; free space, choose another "
             "out_dir, or store less with --layer, --pooling, --projection or --activation-dtype float16"
         )
+
+
+def described(config: Config, *, components: bool = True) -> str:
+    """What was made of activations before anything was related to them, in sentences; empty where nothing was.
+
+    Parameters
+    ----------
+    config : Config
+    components : bool
+        Whether principal components over all stimuli are part of it.
+
+    Returns
+    -------
+    str
+    """
+    said = reduction_of(config, 2).sentence
+    if config.projection == "auto":
+        said = said.replace(f"{random_dimensions(2)} random", "random", 1)
+    if config.pca is not None and components:
+        what = f"their first {config.pca} principal components"
+        if config.pca < 1:
+            what = f"as many of their principal components as explain {100 * config.pca:g} % of the variance"
+        said += (
+            f" Layers were replaced by {what} over all stimuli, as published with DNNBrain; scores of test stimuli are "
+            "therefore not independent of the training stimuli."
+        )
+    return said.strip()

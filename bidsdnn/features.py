@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bidsdnn import computed
+from bidsdnn import computed, extraction
 from bidsdnn.bids.features import Course, Features, read_features
 from bidsdnn.bids.files import digest
 from bidsdnn.config import Config
@@ -124,6 +124,8 @@ def described(config: Config) -> str:
     str
     """
     made = computed.described(config.computed_features)
+    if config.networks and (said := extraction.described(config)):
+        made = f" {said}{made}"
     if not config.features:
         return made
     names = ", ".join(config.features)

@@ -26,6 +26,7 @@ from bidsdnn.bids.names import require
 from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.clips import all_readable, cut, known_contents, stimuli_of
+from bidsdnn.components import components
 from bidsdnn.computed import computed_features
 from bidsdnn.config import Config
 from bidsdnn.config_tables import CrossValidation
@@ -390,8 +391,9 @@ def extract_stimuli(study: Study, stimuli: Stimuli, counts: Mapping[str, int]) -
         own = stimuli if counts else stimuli.of(network.modality)
         require_modality(network, own)
         features, content = activations.ensure(network, layers, own, study.derivatives, config=study.config)
-        activations.write_rdms(network, study.derivatives, map=study.map)
-        made.append((features, content))
+        activations.write_rdms(network, study.derivatives, config=study.config, map=study.map)
+        given = (features, content, network, own.ids, study.derivatives)
+        made.append(components(*given, config=study.config, map=study.map))
         logger.info("%s: activations of %d layers to %d stimuli", network.label, len(layers), len(own))
     for name in study.config.computed_features:
         own = stimuli if counts else stimuli.of(*MODALITIES[name])

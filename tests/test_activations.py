@@ -352,18 +352,18 @@ def test_rdms_are_written_once_and_cover_all_layers_kept(tmp_path, pictures):
     ((network, _),) = activations.build_networks(config(tmp_path))
     out = Derivatives(tmp_path / "out")
     x, _ = ensure(tmp_path, pictures, "abcdef")
-    activations.write_rdms(network, out, map=serial)
+    activations.write_rdms(network, out, config=config(tmp_path), map=serial)
     path = next((tmp_path / "out" / "stimuli").glob("*_relmat.h5"))
     written = path.stat().st_mtime_ns
     ensure(tmp_path, pictures, "ab", ["fc"])
-    activations.write_rdms(network, out, map=serial)
+    activations.write_rdms(network, out, config=config(tmp_path), map=serial)
     assert path.stat().st_mtime_ns == written
     ids, rdms = read_rdms(path)
     assert ids == x.ids
     assert list(rdms) == ["conv1", "fc"]
     np.testing.assert_array_equal(rdms["fc"], x.groups[1].rdm())
     ensure(tmp_path, pictures, "ab", ["conv2"])
-    activations.write_rdms(network, out, map=serial)
+    activations.write_rdms(network, out, config=config(tmp_path), map=serial)
     assert list(read_rdms(path)[1]) == ["conv1", "conv2", "fc"]
 
 
@@ -371,7 +371,7 @@ def test_too_many_stimuli_for_one_rdm(tmp_path, pictures, monkeypatch, caplog):
     monkeypatch.setattr(activations, "MOST_STIMULI_FOR_RDM", 3)
     ((network, _),) = activations.build_networks(config(tmp_path))
     ensure(tmp_path, pictures, "abcd")
-    activations.write_rdms(network, Derivatives(tmp_path / "out"), map=serial)
+    activations.write_rdms(network, Derivatives(tmp_path / "out"), config=config(tmp_path), map=serial)
     assert not list((tmp_path / "out").rglob("*_relmat.h5"))
     assert "per participant only" in caplog.text
 

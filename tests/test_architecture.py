@@ -26,7 +26,7 @@ ROWS = [
     {"series"},
     {"conditions", "across_runs"},
     {"single_trials", "grouptables", "grouprdms"},
-    {"recordings", "computed"},
+    {"recordings", "computed", "components"},
     {"activations", "analyses", "design", "journal"},
     {"extraction", "nuisance", "searchlights", "encoding", "clips"},
     {"folding"},

@@ -91,6 +91,24 @@ def read_activations(path: Path, layers: Sequence[str]) -> tuple[list[str], list
     return [name.decode() for name in ids], stored
 
 
+def write_activations(path: Path, tables: Mapping[str, np.ndarray], ids: Sequence[str]) -> None:
+    """Write small tables of stimuli by values, as `read_activations` reads them.
+
+    Parameters
+    ----------
+    path : Path
+    tables : mapping of str to ndarray, shape (n, p)
+        By layer.
+    ids : sequence of str, length n
+    """
+    names = [name.encode() for name in ids]
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        kind = h5py.string_dtype("utf-8", max(map(len, names)))
+        file.create_dataset("stim_id", data=np.array(names, dtype=kind))
+        for layer, values in tables.items():
+            file.create_dataset(layer, data=values).attrs["shape"] = np.array([values.shape[1]], dtype=np.int64)
+
+
 def read_rdms(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Read RDMs that `Derivatives.write_rdms` wrote.
 

@@ -35,6 +35,7 @@ DESCRIPTIONS = {
     "desc-singletrial": "Response to each trial, one volume a trial",
     "desc-condition": "Response to each stimulus: the mean over its trials of responses z-scored within each run",
     "desc-timeseries": "Volumes acquired during a stimulus, confounds and drifts taken out",
+    "desc-pca": "Principal components of a network's layers over all stimuli, in place of the layers",
     "desc-encoding": "Prediction of responses from the activations of a network's layers",
     "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
     "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",

@@ -250,18 +250,48 @@ def pca(values: ArrayLike, n: float) -> Float:
     ValueError
         If n is out of range.
     """
-    x = np.asarray(values, dtype=np.float64)
-    most = min(x.shape)
+    return principal_scores(np.asarray(values, dtype=np.float64), n)[0]
+
+
+def principal_scores(values: Any, n: float) -> tuple[Float, float]:
+    """Principal component scores of all rows of a table, and the share of the variance that they explain.
+
+    Parameters
+    ----------
+    values, n
+        As of `pca`; of a large table with more columns than rows, which may lie on disk, inner products are summed
+        over blocks of columns.
+
+    Returns
+    -------
+    scores : array, shape (n_stimuli, components)
+    share : float
+        From 0 to 1; 0 where nothing varies.
+
+    Raises
+    ------
+    ValueError
+        If n is out of range.
+    """
+    rows, columns = values.shape
+    most = min(rows, columns)
     if not (0 < n < 1 or (n == int(n) and 1 <= n <= most)):
         raise ValueError(f"n: expected 1 to {most} components, or a share between 0 and 1, got {n}")
-    left, scale, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
-    count = int(n)
-    if n < 1:
-        share = np.cumsum(scale**2) / max(float((scale**2).sum()), np.finfo(float).tiny)
-        count = min(int(np.searchsorted(share, n, side="right")) + 1, most)
-    scores: Float = left[:, :count] * scale[:count]
+    if columns >= rows and rows * columns >= SINGLE:
+        products, _ = gram(values)
+        mean = products.mean(axis=0)
+        every = rotation(products - mean - mean[:, None] + mean.mean())
+        every = np.pad(every, ((0, 0), (0, most - every.shape[1])))
+    else:
+        x = np.asarray(values[:, :], dtype=np.float64)
+        left, scale, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+        every = left * scale
+    size = (every**2).sum(axis=0)
+    shares = np.cumsum(size) / max(float(size.sum()), np.finfo(float).tiny)
+    count = int(n) if n >= 1 else min(int(np.searchsorted(shares, n, side="right")) + 1, most)
+    scores: Float = every[:, :count]
     largest = np.take_along_axis(scores, np.abs(scores).argmax(axis=0)[None], axis=0)
-    return scores * np.where(largest < 0, -1.0, 1.0)
+    return scores * np.where(largest < 0, -1.0, 1.0), float(shares[count - 1])
 
 
 def histogram(values: ArrayLike, bins: int) -> Float:
@@ -275,7 +305,8 @@ def histogram(values: ArrayLike, bins: int) -> Float:
     Returns
     -------
     array, shape (..., bins)
-        As `numpy.histogram` of each row; a row of equal values lies between half a unit below and above.
+        As `numpy.histogram` of each row; a row of equal values lies between half a unit below and above, and one with
+        a value that is not finite is NaN.
 
     Raises
     ------
@@ -285,8 +316,22 @@ def histogram(values: ArrayLike, bins: int) -> Float:
     if bins < 1:
         raise ValueError(f"bins: expected at least 1, got {bins}")
     x = np.asarray(values)
-    rows = x.reshape(-1, x.shape[-1])
-    return np.array([np.histogram(row, bins)[0] for row in rows], dtype=np.float64).reshape(*x.shape[:-1], bins)
+    rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+    bad = ~np.isfinite(rows).all(axis=1)
+    rows[bad] = 0
+    low, high = rows.min(axis=1), rows.max(axis=1)
+    equal = low == high
+    low, high = low - 0.5 * equal, high + 0.5 * equal
+    edges = np.linspace(low, high, bins + 1, axis=1)
+    # Arithmetic finds the bin, or one beside it where a value lies on an edge: the edges decide, as numpy has it.
+    found = ((rows - low[:, None]) * (bins / (high - low))[:, None]).astype(np.int64)
+    found = found.clip(0, bins - 1)
+    found -= rows < np.take_along_axis(edges, found, axis=1)
+    found += (rows >= np.take_along_axis(edges, found + 1, axis=1)) & (found < bins - 1)
+    places = found + bins * np.arange(len(rows))[:, None]
+    counts = np.bincount(places.ravel(), minlength=bins * len(rows)).reshape(len(rows), bins).astype(np.float64)
+    counts[bad] = np.nan
+    return counts.reshape(*x.shape[:-1], bins)
 
 
 def power_spectrum(values: ArrayLike, n: int) -> Float:

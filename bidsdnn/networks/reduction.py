@@ -19,10 +19,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from bidsdnn.errors import ConfigError
-from bidsdnn.methods.reduce import sparse_projection
+from bidsdnn.methods.reduce import histogram, power_spectrum, sparse_projection
 
 TOKENS = ("all", "cls", "mean")
-POOLING = ("max", "mean", "median", "l1", "l2")
+POOLING = {
+    "max": "its maximum", "mean": "its mean", "median": "its median",
+    "l1": "the sum of its absolute values", "l2": "the root of its sum of squares",
+}  # fmt: skip
+NUMBERED = {
+    "grid": "the means in the cells of a grid of {0} x {0}",
+    "histogram": "the counts in {0} equal bins from its least to its largest value",
+    "psd": "the first {0} entries of its periodogram",
+}
 AXES = ("channel", "row", "column")
 
 Mask = Mapping[str, Mapping[str, Sequence[int]]]
@@ -39,8 +47,8 @@ class Reduction:
     mask : mapping of str to mapping of str to sequence of int
         By layer or glob: indices from 0 along ``channel``, ``row`` and ``column`` that are kept.
     pooling : str, optional
-        Over positions, for each channel: ``max``, ``mean``, ``median``, ``l1``, ``l2``, or ``grid:N``, the means in
-        the cells of an N x N grid.
+        Over positions, for each channel: ``max``, ``mean``, ``median``, ``l1``, ``l2``; ``grid:N``, the means in the
+        cells of an N x N grid; ``histogram:N``, the counts in N bins; ``psd:N``, the first N powers of the spectrum.
     projection : int, optional
         Random dimensions of layers that have more units.
     dtype : str
@@ -66,8 +74,10 @@ class Reduction:
     def __post_init__(self) -> None:
         if self.tokens not in TOKENS:
             raise ConfigError(f"--tokens {self.tokens}: choose one of {', '.join(TOKENS)}")
-        if self.pooling is not None and self.pooling not in POOLING and self.cells is None:
-            raise ConfigError(f"--pooling {self.pooling}: choose one of {', '.join(POOLING)}, or grid:N, as grid:4")
+        if self.pooling is not None and self.pooling not in POOLING and not self._number:
+            raise ConfigError(
+                f"--pooling {self.pooling}: choose one of {', '.join(POOLING)}, grid:N, histogram:N, psd:N, as grid:4"
+            )
         if self.projection is not None and self.projection < 1:
             raise ConfigError(f"--projection {self.projection}: give a number of dimensions from 1, or auto")
         if self.dtype not in ("float32", "float16"):
@@ -82,10 +92,29 @@ class Reduction:
                     )
 
     @property
-    def cells(self) -> int | None:
-        """N of ``grid:N``."""
+    def _number(self) -> int:
+        """N of ``grid:N`` and its like; 0 for others."""
         name, _, number = (self.pooling or "").partition(":")
-        return int(number) if name == "grid" and number.isdigit() and int(number) else None
+        return int(number) if name in NUMBERED and number.isdigit() else 0
+
+    @property
+    def sentence(self) -> str:
+        """What is made of activations, in sentences for the Methods; empty if nothing is."""
+        said = {
+            f"Of a transformer's tokens {'the first' if self.tokens == 'cls' else 'the mean'} was taken.":
+                self.tokens != "all",
+            f"Of {', '.join(self.mask)}, chosen channels, rows and columns were kept.": any(self.mask.values()),
+            f"Each channel was summarised over its positions by {self._summary}.": self.pooling,
+            f"Layers with more units were projected to {self.projection} random dimensions (Li et al., 2006).":
+                self.projection,
+            "Activations were stored in half precision.": self.dtype == "float16",
+        }  # fmt: skip
+        return " ".join(text for text, wanted in said.items() if wanted)
+
+    @property
+    def _summary(self) -> str:
+        name = (self.pooling or "").partition(":")[0]
+        return NUMBERED[name].format(self._number) if self._number else POOLING.get(name, "")
 
     def described(self) -> dict[str, Any]:
         """What differs from the default, for hashes and sidecars; empty if nothing does."""
@@ -124,13 +153,14 @@ class Reduction:
             if axes and (layer == pattern or fnmatchcase(layer.partition("#")[0], pattern)):
                 values = _masked(layer, values, axes)
         if self.pooling and values.ndim > 2:
-            values = self._pooled(values)
+            values = self._pooled(layer, values)
         return self._projected(layer, values) if self.projection else values
 
-    def _pooled(self, values: Tensor) -> Tensor:
+    def _pooled(self, layer: str, values: Tensor) -> Tensor:
         values = values.movedim(channel_axis(values.shape[1:]) + 1, 1)
-        if self.cells is not None:
-            size = [min(self.cells, length) for length in values.shape[2:]]
+        how, number = str(self.pooling).partition(":")[0], self._number
+        if how == "grid":
+            size = [min(number, length) for length in values.shape[2:]]
             pool: Any = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
             if len(size) > len(pool):
                 raise ConfigError(
@@ -138,7 +168,14 @@ class Reduction:
                 )
             pooled: Tensor = pool[len(size) - 1](values, size if len(size) > 1 else size[0])
             return pooled
-        return pool_positions(values.flatten(2), str(self.pooling))
+        if not number:
+            return pool_positions(values.flatten(2), how)
+        try:
+            table = values.flatten(2).to("cpu", torch.float32).numpy()
+            made = histogram(table, number) if how == "histogram" else power_spectrum(table, number)
+        except ValueError as error:
+            raise ConfigError(f"--pooling {self.pooling}: layer {layer}: {error}; give another number") from error
+        return torch.from_numpy(made.astype(np.float32))
 
     def _projected(self, layer: str, values: Tensor) -> Tensor:
         """Multiply by a sparse random matrix that layer, units and seed determine."""

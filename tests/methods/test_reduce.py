@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 
+from bidsdnn.methods import reduce
 from bidsdnn.methods.rdm import from_gram
 from bidsdnn.methods.reduce import (
     blocks,
@@ -14,6 +15,7 @@ from bidsdnn.methods.reduce import (
     histogram,
     pca,
     power_spectrum,
+    principal_scores,
     rotation,
     spectrum,
 )
@@ -176,6 +178,29 @@ def test_histogram_counts_between_least_and_largest():
     assert histogram(x, 2).tolist() == [[[2, 3], [2, 3]], [[0, 5], [3, 2]]]
     with pytest.raises(ValueError, match="at least 1, got 0"):
         histogram(x, 0)
+
+
+def test_histogram_is_numpys():
+    rng = np.random.default_rng(0)
+    # Rounded values lie on edges often.
+    for x in (rng.standard_normal((40, 3, 17)), rng.standard_normal((40, 3, 17)).round(1).astype(np.float32)):
+        for bins in (1, 3, 10):
+            expected = [np.histogram(row.astype(float), bins)[0] for row in x.reshape(-1, 17)]
+            np.testing.assert_array_equal(histogram(x, bins), np.reshape(expected, (40, 3, bins)))
+    x = np.array([[1.0, np.nan], [1, 2]])
+    np.testing.assert_array_equal(histogram(x, 2), [[np.nan, np.nan], [1, 1]])
+
+
+def test_components_of_a_large_table_come_from_its_inner_products(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((12, 40)).astype(np.float32) + 3
+    whole, share = principal_scores(x, 5)
+    monkeypatch.setattr(reduce, "SINGLE", 1)
+    blocked, blocked_share = principal_scores(x, 5)
+    np.testing.assert_allclose(blocked, whole, atol=1e-4)
+    theirs = PCA(5, svd_solver="full").fit(x.astype(np.float64)).explained_variance_ratio_.sum()
+    np.testing.assert_allclose([share, blocked_share], theirs, rtol=1e-5)
+    assert principal_scores(x, 12)[0].shape == (12, 12)
+    assert principal_scores(x, 0.5)[0].shape == pca(x, 0.5).shape
 
 
 @pytest.mark.parametrize("m", [8, 9])

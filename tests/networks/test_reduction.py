@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.signal import periodogram
 from sklearn.random_projection import SparseRandomProjection
 
 from bidsdnn.errors import ConfigError
@@ -53,6 +54,24 @@ def test_pooling_over_a_grid_and_of_vectors(maps):
     assert Reduction(pooling="max")("layer", vectors) is vectors
 
 
+def test_histograms_and_spectra_of_channels_are_dnnbrains(maps):
+    x = maps.numpy().reshape(5, 6, 16)
+    counts = Reduction(pooling="histogram:4")("layer", maps)
+    assert counts.dtype == torch.float32
+    np.testing.assert_array_equal(counts, [[np.histogram(row, 4)[0] for row in one] for one in x])
+    power = Reduction(pooling="psd:5")("layer", maps)
+    np.testing.assert_allclose(power, periodogram(x, axis=-1)[1][..., :5], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"--pooling psd:10: layer layer: .*1 to 9 frequencies"):
+        Reduction(pooling="psd:10")("layer", maps)
+
+
+def test_reductions_are_said_in_sentences():
+    assert Reduction().sentence == ""
+    said = Reduction("mean", {"conv1": {"channel": (1,)}}, "grid:3", 9, "float16").sentence
+    for part in ("tokens the mean", "Of conv1, chosen", "a grid of 3 x 3", "9 random dimensions", "half precision"):
+        assert part in said
+
+
 def test_channel_axis():
     assert [channel_axis(s) for s in ((9,), (50, 768), (64, 55, 55), (7, 7, 768), (3, 4, 5), (8, 16, 7, 7))] == [
         0, 1, 0, 2, 0, 0,
@@ -87,6 +106,7 @@ def test_masks_select_and_come_before_pooling(maps):
         ({"tokens": "last"}, "--tokens last: choose one of all, cls, mean"),
         ({"pooling": "grid"}, "--pooling grid: choose one of max"),
         ({"pooling": "grid:0"}, "--pooling grid:0"),
+        ({"pooling": "psd:x"}, "--pooling psd:x"),
         ({"projection": 0}, "--projection 0"),
         ({"dtype": "float64"}, "--activation-dtype float64"),
         ({"mask": {"a": {"chn": (0,)}}}, "'chn' is no axis; choose one of channel, row, column"),
