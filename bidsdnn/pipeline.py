@@ -26,6 +26,7 @@ from bidsdnn.bids.dnnbrain import folder_of, read_stim
 from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
+from bidsdnn.checking import check_configuration
 from bidsdnn.config import Config
 from bidsdnn.config_tables import CrossValidation
 from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
@@ -40,7 +41,6 @@ from bidsdnn.study import (
     Participant,
     Study,
     all_stimuli,
-    check_configuration,
     extract,
     extract_stimuli,
     jobs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,34 +12,22 @@ from typing import Any
 import pandas as pd
 
 from bidsdnn import activations
-from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
-from bidsdnn.bids.columns import check_table
-from bidsdnn.bids.confounds import STRATEGIES, known_strategy
+from bidsdnn.analyses import NEEDS_NETWORK
 from bidsdnn.bids.dataset import Dataset, Run, open_dataset
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.events import choose_stimulus_column, edit_events, read_events
-from bidsdnn.bids.files import read_json
 from bidsdnn.bids.filters import bids_filters, event_filter
 from bidsdnn.bids.meshes import Meshes
-from bidsdnn.bids.names import require
 from bidsdnn.bids.shown import Presented, presented, require_files
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.clips import all_readable, cut, known_contents, stimuli_of
 from bidsdnn.components import components
 from bidsdnn.computed import computed_features
 from bidsdnn.config import Config
-from bidsdnn.config_tables import CrossValidation
-from bidsdnn.encoding.models import check_encoder
 from bidsdnn.errors import ConfigError
-from bidsdnn.extraction import check_room, reduction_of
-from bidsdnn.features import check_features
-from bidsdnn.geometry import METRICS, is_own
-from bidsdnn.geometry import check as check_rsa
+from bidsdnn.extraction import check_room
 from bidsdnn.journal import Journal, software
-from bidsdnn.lookup import bind, closest, resolve
-from bidsdnn.methods.responses import HRFS
 from bidsdnn.networks.controls import MODALITIES
-from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.networks.inputs import require_modality
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
@@ -50,20 +37,9 @@ from bidsdnn.precomputed import NAME as PRECOMPUTED
 from bidsdnn.precomputed import Precomputed, find_responses
 from bidsdnn.recordings import Estimation
 from bidsdnn.reports import Shown
-from bidsdnn.responses import ESTIMATORS
-from bidsdnn.searchlights import check_parameters
 from bidsdnn.stimuli import Stimuli, readable
 
 logger = logging.getLogger(__name__)
-
-SUPPLIED = (
-    "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "residuals", "columns",
-    "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters", "cv", "parts",
-)  # fmt: skip
-"""What the program itself passes to an analysis that takes it."""
-
-SUPPLIED_TO_RESPONSES = ("frame_times", "nuisance", "hrf", "noise", "device", "sessions")
-"""What the program itself passes to an estimator that takes it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,87 +70,6 @@ class Study:
     def shown(self) -> Shown:
         """What reports may show of the stimuli."""
         return Shown(self.index.root, self.config.stimulus_pictures)
-
-
-def check_configuration(config: Config) -> None:
-    """Check names, parameters, atlases, device and output before any data is read.
-
-    Parameters
-    ----------
-    config : Config
-
-    Raises
-    ------
-    ConfigError, MissingInputError
-        If one of them cannot be used.
-    """
-    if config.analysis_level == "dnn" and not config.networks and not config.computed_features:
-        raise ConfigError(
-            "--network none: the dnn level computes activations; name a network, or --features to compute"
-        )
-    torch_device(config.device)
-    reduction_of(config, 1)
-    for path in (*config.atlas, *config.mesh):
-        require(path)
-    there = read_json(config.out_dir / "dataset_description.json") if config.out_dir.is_dir() else {}
-    if there and not any(one.get("Name") == "bidsdnn" for one in there.get("GeneratedBy", [])):
-        raise ConfigError(f"out_dir {config.out_dir} holds another dataset ({there.get('Name')}); choose a new folder")
-    for name in config.analysis:
-        bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
-    check_parameters(**config.parameters.get("searchlight", {}))
-    check_response(config)
-    check_encoder(config.encoder, config.parameters.get(config.encoder, {}))
-    for name in ("rsa", "similarity"):
-        check_rsa(config.rdm_metric, config.rdm_comparison, config.iterate, config.parameters.get(name, {}))
-    if "searchlight" in config.analysis:
-        for flag, name in (("metric", config.rdm_metric), ("comparison", config.rdm_comparison[0])):
-            if is_own(name):
-                raise ConfigError(
-                    f"--rdm-{flag} {name}: --analysis searchlight takes bidsdnn's own, which are fast enough for a "
-                    f"brain; choose one of `bidsdnn --list {'dis' * (flag == 'metric')}similarities`, or leave it out"
-                )
-    if "searchlight" in config.analysis and config.rdm_metric not in METRICS:
-        raise ConfigError(
-            f"--rdm-metric {config.rdm_metric}: --analysis searchlight has no single trials; choose one of "
-            f"{', '.join(METRICS)}, or leave out the searchlight"
-        )
-    for column, table in config.columns.items():
-        if table is not None:
-            check_table(column, table)
-    scheme = CrossValidation.parse(config.cv)
-    if scheme.file is not None:
-        check_table(scheme.column, scheme.file, flag="--cv column:")
-    check_features(config)
-    for name in config.parameters:
-        if name not in (*config.analysis, config.response, config.encoder):
-            raise ConfigError(
-                f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response "
-                "or --encoder"
-            )
-
-
-def check_response(config: Config) -> None:
-    """Check the estimator of responses, its parameters and its models of response and noise."""
-    for path in (config.stimulus_id_map,) if config.stimulus_id_map else ():
-        require(path)
-    if config.response == PRECOMPUTED:
-        return
-    estimator = resolve(config.response, {**ESTIMATORS, PRECOMPUTED: None})
-    bind(
-        estimator, config.parameters.get(config.response, {}),
-        name=f"response {config.response}", given=SUPPLIED_TO_RESPONSES,
-    )  # fmt: skip
-    taken = inspect.signature(estimator).parameters
-    # The mean over a window takes the parameter, and no value but ols.
-    if config.noise != "ols" and ("noise" not in taken or config.response == "window"):
-        raise ConfigError(f"--noise {config.noise}: {config.response} has no model of the noise; use --noise ols")
-    for name in config.confounds:
-        # No column has the name of a strategy with another number.
-        if name.partition("-")[0] in {known.partition("-")[0] for known in STRATEGIES} and not known_strategy(name):
-            raise ConfigError(f"--confounds {name}: no such strategy; {closest(name, STRATEGIES)}")
-    if config.hrf == "library" and config.response != "glmsingle":
-        raise ConfigError(f"--hrf library: {config.response} has one response for all voxels; use --response glmsingle")
-    resolve(config.hrf, {name: name for name in (*HRFS, "library")})
 
 
 def estimation_of(config: Config) -> Estimation:

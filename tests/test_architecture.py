@@ -19,7 +19,7 @@ ROWS = [
     {"arguments"},
     {"pipeline", "demo", "listing"},
     {"published", "measured", "analysed"},
-    {"study"},
+    {"study", "checking"},
     {"plan", "reports", "grouplevel", "similarities"},
     {"precomputed"},
     {"responses", "features", "trials", "grouprsa"},
