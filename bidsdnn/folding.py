@@ -62,6 +62,11 @@ class Folding:
         return len(self.splits) == 1
 
     @property
+    def tested(self) -> np.ndarray:
+        """Items that are held out, sorted."""
+        return np.sort(np.concatenate([test for _, test in self.splits]))
+
+    @property
     def said(self) -> str:
         """How many folds of what, for a sidecar."""
         if not self.single:

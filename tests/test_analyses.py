@@ -105,9 +105,12 @@ def test_p_of_a_large_region_comes_from_a_sample_of_its_voxels(planted, monkeypa
     x, y = planted
     regions = {"a": {"all": np.ones(20, dtype=bool), "few": np.arange(20) < 4}}
     exact = encoding(x, y, regions=regions, **OPTIONS).tables["encoding"]
-    monkeypatch.setattr("bidsdnn.encoding.layer.MOST_TESTED", 5)
-    thin = encoding(x, y, regions=regions, **OPTIONS).tables["encoding"]
-    pd.testing.assert_frame_equal(thin.drop(columns="p"), exact.drop(columns="p"))
+    monkeypatch.setattr("bidsdnn.encoding.significance.MOST_TESTED", 5)
+    result = encoding(x, y, regions=regions, **OPTIONS, voxelwise=False)
+    thin, tests = result.tables["encoding"], ["p", "p_fwe", "q"]
+    pd.testing.assert_frame_equal(thin.drop(columns=tests), exact.drop(columns=tests))
+    assert "p" not in [one.stat for one in result.maps]
+    assert "of more than 5 voxels that of 5 drawn at random" in result.sidecar["Methods"]
     few = thin["region"] == "few"
     assert thin.loc[few, "p"].tolist() == exact.loc[few, "p"].tolist()
     assert thin.loc[~few, "p"].tolist() != exact.loc[~few, "p"].tolist()

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bidsdnn.encoding.layer import LayerFit, LayerScores, thinned
+from bidsdnn.encoding.layer import LayerFit, LayerScores
 from bidsdnn.encoding.models import build_encoder, inner_folds_of, references_of, said_of, taken_by
-from bidsdnn.encoding.tables import encoding_maps, mean, normalized_scores
+from bidsdnn.encoding.significance import said_of_test, significance, which_voxels
+from bidsdnn.encoding.tables import encoding_maps, fold_rows, region_rows
 from bidsdnn.errors import DataError
 from bidsdnn.folding import folding, items_for
 from bidsdnn.geometry import FEWEST_STIMULI, Regions
 from bidsdnn.lookup import summary
-from bidsdnn.methods.ceiling import LOWEST_CEILING
+from bidsdnn.methods.ceiling import LOWEST_CEILING, ceiling_of_items
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Patterns
@@ -39,15 +40,16 @@ def encoding(
     trials: Patterns | None = None,
     inner_splits: int = 5,
     purge: float = 20.0,
+    voxelwise: bool | None = None,
 ) -> Result:
     """Responses were predicted from each layer with nested cross-validation.
 
     A layer enters through the exact rotation that its stimuli x stimuli inner products give, at most as many columns as
-    stimuli, so that the number of units does not matter. Folds are made over stimuli. A region's p tests its mean r
-    against permutations of the stimulus labels that repeat the cross-validated fit at one penalty, fixed before the
-    responses were seen; of a region of more than 2,000 voxels, the mean r of 2,000 drawn at random is tested.
-    Volumes of a series are held out as whole runs, stimuli or stretches of time, and are shifted in time where labels
-    would be permuted.
+    stimuli, so that the number of units does not matter. Items of one stimulus are never both trained on and tested.
+    p compares a voxel's r, and a region's mean r, with those of permuted stimulus labels; each permutation repeats the
+    cross-validated fit, with what a linear model would choose fixed before the responses were seen. Family-wise p is
+    over all voxels, or all regions of an atlas, and all layers, which are permuted alike. Volumes of a series are held
+    out as whole runs, stimuli or stretches of time, and are shifted in time where labels would be permuted.
 
     Parameters
     ----------
@@ -78,6 +80,9 @@ def encoding(
         Folds within each training part, for the penalty.
     purge : float
         Seconds of a series that are left out of training on both sides of what is held out.
+    voxelwise : bool, optional
+        Whether every voxel is tested; if not given, where `which_voxels` finds it cheap. Else regions are, those of
+        more than 2,000 voxels by 2,000 drawn at random.
 
     Returns
     -------
@@ -91,57 +96,40 @@ def encoding(
     """
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli; encoding needs {FEWEST_STIMULI}; give more runs")
+    averaged = y.items.get("n_repeats")
     y = items_for(cv, y, trials)
     x = x.match(y)
     folded = folding(
         y.items, cv=cv, parts=parts, purge=purge, permutations=permutations, seed=seed, fewest=inner_splits
     )
+    if ceiling is not None and averaged is not None:
+        ceiling = ceiling_of_items(ceiling, averaged, y.items["n_repeats"].iloc[folded.tested])
     responses = y.values
     named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
+    inside = np.array([columns for _, _, columns in named], dtype=bool).reshape(len(named), responses.shape[1])
     model = build_encoder(
         encoder, encoder_parameters or {},
         n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device, shuffle=not folded.series,
     )  # fmt: skip
-    fit = LayerFit(
-        model,
-        responses,
-        thinned(np.array([columns for _, _, columns in named]).reshape(len(named), len(responses.T)), seed=seed),
-        folded.splits,
-        permutations,
-        seed_for(seed, "encoding"),
-        folded.orders,
-    )
+    tested, every = which_voxels(
+        model, inside, n_items=len(y), n_layers=len(x.groups), permutations=permutations, single=folded.single,
+        seed=seed, asked=voxelwise,
+    )  # fmt: skip
+    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested)
     scores: list[LayerScores] = map(fit, x.groups, label="encoding")
     chosen = inner_folds_of(model)
     nested = f", {inner_splits} folds within each training part for the {chosen}" if chosen else ""
-    rows, folds = [], []
-    for group, score in zip(x.groups, scores, strict=True):
-        usable = np.isfinite(score.pearsonr)
-        for (atlas, name, columns), p in zip(named, score.p, strict=True):
-            inside = columns & usable
-            label = {"atlas": atlas, "network": group.network, "layer": group.name, "region": name}
-            rows.append(
-                {
-                    **label,
-                    "n_voxels": int(inside.sum()),
-                    "pearsonr": mean(score.pearsonr[inside]),
-                    "r2": mean(score.r2[inside]),
-                    "p": p,
-                    **normalized_scores(score.pearsonr, ceiling, inside),
-                }
-            )
-            folds += [
-                {**label, "fold": number, "pearsonr": mean(fold[inside])} for number, fold in enumerate(score.folds)
-            ]
+    found = significance(scores, [atlas for atlas, _, _ in named], responses.shape[1])
     return Result(
         "encoding",
-        maps=tuple(encoding_maps(x.groups, scores)),
-        tables={"encoding": pd.DataFrame(rows), "encodingfolds": pd.DataFrame(folds)},
+        maps=tuple(encoding_maps(x.groups, scores, found if every else None, ceiling, test=folded.test)),
+        tables={
+            "encoding": pd.DataFrame(region_rows(x.groups, scores, named, found, ceiling)),
+            "encodingfolds": pd.DataFrame(fold_rows(x.groups, scores, named)),
+        },
         sidecar={
             "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
-            f"{folded.method} A region's p tests its mean r against {permutations:,} {folded.test}"
-            + ("" if folded.single else ", each repeating the cross-validated fit at one penalty fixed beforehand")
-            + ", with p = (1 + b) / (1 + n).",
+            f"{folded.method} {said_of_test(model, folded, permutations, voxelwise=every)}",
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Encoder": encoder,
             "Features": {f"{group.network} {group.name}".strip(): taken_by(model, group) for group in x.groups},
@@ -150,6 +138,9 @@ def encoding(
             "Ceiling": "square root of the reliability of the averaged responses; pearsonr_normalized is the ratio of "
             f"a region's mean r to its mean ceiling, where that is at least {LOWEST_CEILING}",
             "Test": f"{folded.test}, one-sided",
+            "Correction": "family-wise (p_fwe, pfwe) by the largest value of each permutation over all layers and all "
+            "voxels or regions of an atlas; false discovery rate (q) over the voxels of a layer, or the layers and "
+            "regions of an atlas",
             "Permutations": permutations,
             "NumberOfStimuli": int(y.items.get("stimulus", y.items["stimulus_id"]).nunique()),
             "NumberOfItems": len(y),
@@ -158,6 +149,8 @@ def encoding(
                 "encoding",
                 *references_of(model, encoder),
                 "permutation",
+                "sign-flip",
+                "fdr",
                 "scikit-learn",
                 *(["circular-shift"] if folded.series else []),
             ],

@@ -151,6 +151,34 @@ def averaged_reliability(snr: ArrayLike, n_repeats: ArrayLike) -> NDArray[np.flo
     return np.asarray(power / (power + np.mean(1 / np.asarray(n_repeats, dtype=np.float64))))
 
 
+def ceiling_of_items(ceiling: ArrayLike, averaged: ArrayLike, n_repeats: ArrayLike) -> NDArray[np.float64]:
+    """Highest r to be expected of responses that average other numbers of repeats than those it was measured with.
+
+    By Spearman and Brown: with x the ratio of noise to signal in a trial, the reliability is 1 / (1 + x mean(1 / n)),
+    and the ceiling its square root.
+
+    Parameters
+    ----------
+    ceiling : array-like, shape (V,)
+        Of the averaged responses.
+    averaged : array-like, shape (stimuli,)
+        Repeats that these average.
+    n_repeats : array-like, shape (items,)
+        Repeats that the others average.
+
+    Returns
+    -------
+    array, shape (V,)
+        0 stays 0, and NaN NaN.
+    """
+    known = np.asarray(ceiling, dtype=np.float64)
+    had, has = (np.mean(1 / np.asarray(n, dtype=np.float64)) for n in (averaged, n_repeats))
+    if has == had:
+        return known
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.sqrt(1 / (1 + (1 / known**2 - 1) * has / had)))
+
+
 def normalized(score: float, ceiling: float) -> float:
     """A normalised score is the ratio of a region's mean score to its mean ceiling; NaN where that is below .1.
 

@@ -73,6 +73,36 @@ def r2(prediction: ArrayLike, y: ArrayLike) -> Float:
     return scores
 
 
+def explained_variance(prediction: ArrayLike, y: ArrayLike) -> Float:
+    """Explained variance is one minus the variance of the errors over that of the responses, over held-out items.
+
+    It is R2 but for the mean error, which it forgives.
+
+    Parameters
+    ----------
+    prediction, y : array-like, shape (n, V)
+
+    Returns
+    -------
+    array, shape (V,)
+        NaN as in `r2`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    prediction, y = _alike(prediction, y)
+    scores = np.empty(y.shape[1])
+    for columns in blocks(y.shape[1], _COLUMNS):
+        measured = y[:, columns].astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            part = 1 - (measured - prediction[:, columns]).var(axis=0) / measured.var(axis=0)
+        part[~np.isfinite(part) | ~varies(measured)] = np.nan
+        scores[columns] = part
+    return scores
+
+
 def training_means(y: ArrayLike, splits: Iterable[Split]) -> Float:
     """Say what each held-out item would be predicted to be from the mean of the training items alone.
 
@@ -145,7 +175,9 @@ def _alike(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     return a, b
 
 
-def pooled_pearsonr(prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split]) -> Float:
+def pooled_pearsonr(
+    prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split], *, scale: ArrayLike | None = None
+) -> Float:
     """Held-out predictions of all folds were correlated with what was measured, each fold on its own scale.
 
     From both sides the training part's mean is taken, and each fold's predicted deviations are divided by their root
@@ -158,6 +190,9 @@ def pooled_pearsonr(prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split]
     prediction, y : array-like, shape (n, V)
     splits : sequence of (train, test)
         Together they hold out every item once.
+    scale : array-like, shape (n, V), optional
+        What the predicted deviations are divided by in place of their root mean square over the held-out items of a
+        fold, which says nothing where these are one or two.
 
     Returns
     -------
@@ -165,6 +200,11 @@ def pooled_pearsonr(prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split]
         NaN where ``y`` is constant or either is not finite, or no fold predicts a deviation.
     """
     prediction, y = _alike(prediction, y)
+    if scale is not None:
+        means = training_means(y, splits)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scaled = (prediction - means) / np.asarray(scale)
+        return pearsonr(np.where(np.asarray(scale) == 0, 0, scaled), y - means)
     members, learned = membership(splits, len(y)), trained_on(splits, len(y))
     result = np.full(y.shape[1], np.nan)
     for columns in blocks(y.shape[1], _COLUMNS):
