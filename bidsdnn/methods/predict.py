@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from bidsdnn.methods.held_out import decompose
 from bidsdnn.methods.inference import pvalue
-from bidsdnn.methods.reduce import blocks, spectrum
+from bidsdnn.methods.reduce import blocks
 from bidsdnn.methods.relabelled import TIES, relabelled_correlations
 from bidsdnn.methods.scores import Float, Split, membership, standardise, trained_on
 
@@ -35,6 +36,14 @@ class Model(Protocol):
 
     def predict(self, X: Any, /) -> Any:
         """Predict the targets (m, V) of rows (m, p)."""
+
+
+@runtime_checkable
+class Direct(Model, Protocol):
+    """A model that can predict some targets at a time without keeping weights, which wide tables leave no room for."""
+
+    def held_out(self, X: Any, X_new: Any, /) -> Any:
+        """What makes of targets (n, c) the predictions (m, c) that ``fit`` and ``predict`` would give."""
 
 
 @runtime_checkable
@@ -105,6 +114,11 @@ def cross_predict(model: Model, x: ArrayLike, y: ArrayLike, splits: Iterable[Spl
         raise ValueError(f"x, y: expected shapes (n, p) and (n, V), got {x.shape} and {y.shape}")
     predicted = np.full(y.shape, np.nan, dtype=np.result_type(y.dtype, np.float32))
     for train, test in _disjoint(splits, len(x)):
+        if isinstance(model, Direct):
+            predict = model.held_out(x[train], x[test])
+            for columns in blocks(y.shape[1], _COLUMNS):
+                predicted[test, columns] = predict(y[train, columns])
+            continue
         fitted = copy.deepcopy(model)
         fitted.fit(x[train], y[train])
         predicted[test] = fitted.predict(x[test])
@@ -139,12 +153,15 @@ def prediction_operator(x: ArrayLike, splits: Iterable[Split], *, penalty: float
     if not penalty > 0:
         raise ValueError(f"penalty: expected a positive number, got {penalty}")
     operator = np.full((len(rows), len(rows)), np.nan)
+    table = decompose(rows)
     for train, test in _disjoint(splits, len(rows)):
-        table = spectrum(rows[train])
-        shrunk = table.scale / (table.scale**2 + penalty * table.mean_eigenvalue)
-        weights = ((rows[test] - table.mean) @ table.right * shrunk) @ table.left.T
+        left_out = np.setdiff1d(np.arange(len(rows)), train)
+        amount = torch.tensor([penalty * table.unit(torch.from_numpy(train))], dtype=torch.float64)
+        maps = table.held_out(torch.from_numpy(left_out), amount)[0, np.searchsorted(left_out, test), :-1]
+        # Rows sum to one, so what is not the training part's mean follows from the scores about their mean.
+        about_mean = table.scores[train] - table.scores[train].mean(dim=0)
         operator[test] = 0
-        operator[np.ix_(test, train)] = 1 / len(train) + weights.numpy()
+        operator[np.ix_(test, train)] = 1 / len(train) + (maps @ about_mean.T).numpy()
     missed = np.isnan(operator).any(axis=1)
     if missed.any():
         raise ValueError(f"splits: expected every item held out once, got {int(missed.sum())} of {len(rows)} never")

@@ -6,19 +6,28 @@ have a penalty of its own for the price of matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from bidsdnn.methods.held_out import decompose
 from bidsdnn.methods.predict import kfold, prediction_operator
-from bidsdnn.methods.reduce import Spectrum, blocks, float64_device, spectrum
+from bidsdnn.methods.products import comparing_dtype
+from bidsdnn.methods.reduce import blocks, float64_device
 from bidsdnn.methods.scores import Split
 
-_TARGETS = 2048
+_TARGETS = 1024
 """Targets fitted at a time."""
+
+_ENTRIES = 1_000_000
+"""Held-out predictions made by one product, few enough to stay in the cache while they are scored."""
+
+_KEPT = 100_000_000
+"""Numbers that are kept to predict the held-out rows of all folds at all penalties; more are made for each block."""
 
 
 class Ridge(BaseEstimator):
@@ -80,7 +89,8 @@ class Ridge(BaseEstimator):
         X : array-like, shape (n, p)
             Finite; p may exceed n, or be 0.
         Y : array-like, shape (n, V)
-            Targets. With float32 targets, penalties are compared in float32 and the fit is in float64.
+            Targets. With float32 targets, penalties are compared in float32, or bfloat16 (`comparing_dtype`), and the
+            fit is in float32.
 
         Raises
         ------
@@ -89,28 +99,47 @@ class Ridge(BaseEstimator):
             folds.
         """
         x, y = _tables(X, Y)
-        grid = self._grid()
-        where = float64_device(self.device)
-        rows = torch.from_numpy(x).to(where)
-        folds = kfold(len(x), self.n_splits, seed=self.seed, shuffle=self.shuffle) if len(grid) > 1 else []
-        inner = [_Fold.of(rows, train, test) for train, test in folds]
-        whole = spectrum(rows)
+        path = self._path(x)
         n_targets = y.shape[1]
         self.coef_ = np.full((x.shape[1], n_targets), np.nan, dtype=y.dtype)
         self.intercept_, self.penalty_ = np.full(n_targets, np.nan), np.full(n_targets, np.nan)
         for targets in blocks(n_targets, _TARGETS):
-            part = y[:, targets]
-            usable = np.isfinite(part).all(axis=0)
-            columns = np.arange(targets.start, targets.stop)[usable]
-            block = torch.from_numpy(part[:, usable]).to(where)
-            errors = [self._errors(fold, block, grid) for fold in inner]
-            total = sum(errors, torch.zeros(len(grid), len(columns), dtype=torch.float64, device=where))
-            chosen = torch.from_numpy(grid).to(where)[total.argmin(dim=0)]
-            coef, intercept = _solve(whole, block.double(), chosen * self._unit(whole))
+            columns, fitted = path.fit(y[:, targets])
+            columns += targets.start
+            coef = path.table.basis.to(fitted.weights.dtype) @ fitted.weights
             self.coef_[:, columns] = coef.cpu().numpy()
-            self.intercept_[columns] = intercept.cpu().numpy()
-            self.penalty_[columns] = chosen.cpu().numpy()
+            self.intercept_[columns] = (fitted.mean - path.table.mean @ coef.double()).cpu().numpy()
+            self.penalty_[columns] = fitted.penalties.cpu().numpy()
         return self
+
+    def held_out(self, X: ArrayLike, X_new: ArrayLike) -> Callable[[ArrayLike], NDArray[np.floating]]:
+        """Fit and predict target by target, keeping no weights.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p)
+        X_new : array-like, shape (m, p)
+
+        Returns
+        -------
+        callable
+            From targets (n, c) to what ``fit`` and ``predict`` would give for the new rows, (m, c), in the precision
+            of the targets.
+        """
+        x = _finite(X)
+        path = self._path(x)
+        new = (torch.from_numpy(_finite(X_new)).to(path.table.mean.device) - path.table.mean) @ path.table.basis
+
+        def predicted(Y: ArrayLike) -> NDArray[np.floating]:
+            _, y = _tables(x, Y)
+            result = np.full((len(new), y.shape[1]), np.nan, dtype=y.dtype)
+            for targets in blocks(y.shape[1], _TARGETS):
+                columns, fitted = path.fit(y[:, targets])
+                part = new.to(fitted.weights.dtype) @ fitted.weights + fitted.mean.to(fitted.weights.dtype)
+                result[:, columns + targets.start] = part.cpu().numpy()
+            return result
+
+        return predicted
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Predict the targets of new rows.
@@ -147,53 +176,91 @@ class Ridge(BaseEstimator):
             raise ValueError(f"penalties: expected positive numbers, got {self.penalties!r}")
         return grid
 
-    def _unit(self, table: Spectrum) -> float:
-        return table.mean_eigenvalue if self.relative else 1.0
-
-    def _errors(self, fold: _Fold, y: torch.Tensor, grid: NDArray[np.float64]) -> torch.Tensor:
-        """Squared error of each penalty for each target over the fold's held-out rows, (penalties, V)."""
-        scale = fold.table.scale
-        penalties = torch.from_numpy(grid).to(scale.device) * self._unit(fold.table)
-        shrunk = scale / (scale**2 + penalties[:, None])
-        train = y[fold.train]
-        mean = train.mean(dim=0)
-        loadings = fold.table.left.T.to(y.dtype) @ (train - mean)
-        # One product for all penalties: (penalties x held-out rows, rank) @ (rank, V).
-        paths = (fold.scores * shrunk[:, None, :]).to(y.dtype).flatten(0, 1)
-        # In place from here on: the passes over memory cost as much as the product.
-        wrong = (paths @ loadings).reshape(len(grid), len(fold.test), -1)
-        return wrong.sub_(y[fold.test] - mean).square_().sum(dim=1).double()
+    def _path(self, x: NDArray[np.float64]) -> _Path:
+        grid = self._grid()
+        folds = kfold(len(x), self.n_splits, seed=self.seed, shuffle=self.shuffle) if len(grid) > 1 else []
+        return _Path(torch.from_numpy(x).to(float64_device(self.device)), grid, folds, relative=self.relative)
 
 
-class _Fold:
-    """The part of an inner fold that is the same for all targets."""
+class _Fitted(NamedTuple):
+    """A block of targets, fitted."""
 
-    def __init__(self, train: torch.Tensor, test: torch.Tensor, table: Spectrum, scores: torch.Tensor) -> None:
-        self.train, self.test, self.table, self.scores = train, test, table, scores
-
-    @classmethod
-    def of(cls, rows: torch.Tensor, train: NDArray[np.intp], test: NDArray[np.intp]) -> _Fold:
-        inside, outside = (torch.from_numpy(index).to(rows.device) for index in (train, test))
-        table = spectrum(rows[inside])
-        return cls(inside, outside, table, (rows[outside] - table.mean) @ table.right)
+    penalties: torch.Tensor
+    """(V,) as chosen from the grid."""
+    weights: torch.Tensor
+    """(rank, V) of the scores."""
+    mean: torch.Tensor
+    """(V,)"""
 
 
-def _solve(table: Spectrum, y: torch.Tensor, penalties: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coefficients (p, V) and intercepts (V,), with a penalty (V,) for each target."""
-    mean = y.mean(dim=0)
-    scale = table.scale[:, None]
-    coef = table.right @ (scale / (scale**2 + penalties) * (table.left.T @ (y - mean)))
-    return coef, mean - table.mean @ coef
+class _Path:
+    """The part of a fit that is the same for all targets."""
+
+    def __init__(self, rows: torch.Tensor, grid: NDArray[np.float64], folds: list[Split], *, relative: bool) -> None:
+        self.table = decompose(rows)
+        self.grid = torch.from_numpy(grid).to(rows.device)
+        self.relative = relative
+        self.factors = self.table.factors()
+        self.folds = [(torch.from_numpy(train), torch.from_numpy(test)) for train, test in folds]
+        self.keep = sum(len(test) for _, test in folds) * self.factors.shape[1] * len(grid) <= _KEPT
+        self.kept: dict[tuple[int, int, torch.dtype], torch.Tensor] = {}
+
+    def fit(self, y: NDArray[np.floating]) -> tuple[NDArray[np.intp], _Fitted]:
+        """Fit the targets (n, V) that are finite, and say which those are."""
+        usable = np.isfinite(y).all(axis=0)
+        block = torch.from_numpy(np.array(y[:, usable], order="C")).to(self.grid.device)
+        mean = block.mean(dim=0, dtype=torch.float64)
+        block -= mean.to(block.dtype)
+        factors = self.factors.to(block.dtype)
+        if self.folds:
+            parts = [factors[test].T @ block[test] for _, test in self.folds]
+            loadings = sum(parts[1:], parts[0])
+            chosen = self.grid[self._errors(block, loadings, parts).argmin(dim=0)]
+        else:
+            loadings, chosen = factors.T @ block, self.grid.expand(block.shape[1])
+        unit = self.table.unit() if self.relative else 1.0
+        shrunk = 1 / (self.table.eigenvalues[:, None] + chosen * unit)
+        return np.flatnonzero(usable), _Fitted(chosen, loadings[:-1] * shrunk.to(block.dtype), mean)
+
+    def _errors(self, y: torch.Tensor, loadings: torch.Tensor, parts: list[torch.Tensor]) -> torch.Tensor:
+        """Squared error of each penalty for each target over the held-out rows of all folds, (penalties, V)."""
+        errors = torch.zeros(len(self.grid), y.shape[1], dtype=torch.float64, device=y.device)
+        dtype = comparing_dtype(y.dtype, y.device, len(loadings))
+        for number, (part, (_, test)) in enumerate(zip(parts, self.folds, strict=True)):
+            others, measured = (loadings - part).to(dtype), y[test]
+            for some in blocks(len(self.grid), max(1, _ENTRIES // (len(test) * _TARGETS))):
+                # One product for some penalties: (penalties x held-out rows, rank) @ (rank, V).
+                wrong = (self._map(number, some, dtype) @ others).to(y.dtype).reshape(-1, *measured.shape)
+                # In place: passes over memory cost as much as the product.
+                errors[some] += wrong.sub_(measured).square_().sum(dim=1)
+        return errors
+
+    def _map(self, number: int, some: slice, dtype: torch.dtype) -> torch.Tensor:
+        """What predicts a fold's held-out rows at some penalties, (penalties x rows, rank + 1)."""
+        key = (number, some.start, dtype)
+        if key in self.kept:
+            return self.kept[key]
+        train, test = self.folds[number]
+        unit = self.table.unit(train) if self.relative else 1.0
+        made = self.table.held_out(test, self.grid[some] * unit).to(dtype).flatten(0, 1)
+        if self.keep:
+            self.kept[key] = made
+        return made
 
 
 def _tables(X: ArrayLike, Y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
-    x, y = np.asarray(X, dtype=np.float64), np.asarray(Y)
+    x, y = _finite(X), np.asarray(Y)
     if y.dtype not in (np.float32, np.float64):
         y = y.astype(np.float64)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"X, Y: expected shapes (n, p) and (n, V), got {x.shape} and {y.shape}")
     if len(x) < 2:
         raise ValueError(f"X: expected at least 2 rows, got {len(x)}")
+    return x, y
+
+
+def _finite(X: ArrayLike) -> NDArray[np.float64]:
+    x = np.asarray(X, dtype=np.float64)
     if not np.isfinite(x).all():
         raise ValueError("X: expected finite numbers, got NaN or infinity")
-    return x, y
+    return x

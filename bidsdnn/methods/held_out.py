@@ -1,0 +1,90 @@
+"""Held-out ridge predictions of any fold, at any penalty, from one decomposition of all rows.
+
+The one idea: a model that never saw some rows follows from the model of all rows by solving a system of the size of
+what was left out, because the fitted values of the left-out rows are known to answer to themselves by a known share.
+No fold needs a decomposition of its own, and all folds share their products with the targets.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from bidsdnn.methods.reduce import spectrum
+
+_SMALL = 256
+"""Up to so many rows or columns, singular values are taken of the table itself and not of its inner products."""
+
+
+class Decomposed(NamedTuple):
+    """Rows of a column-centred table X in the basis of its singular vectors, in float64; null directions left out."""
+
+    mean: torch.Tensor
+    """(p,) column means."""
+    basis: torch.Tensor
+    """(p, rank) right singular vectors."""
+    scores: torch.Tensor
+    """(n, rank) the centred rows in that basis."""
+    eigenvalues: torch.Tensor
+    """(rank,) of X'X."""
+
+    def unit(self, train: torch.Tensor | None = None) -> float:
+        """Mean of the non-zero eigenvalues of X'X of the training rows, centred; their number is taken as usual.
+
+        That is the rank of all rows, or one less than the training rows if those are fewer.
+        """
+        if not len(self.eigenvalues):
+            return 1.0
+        if train is None:
+            return float(self.eigenvalues.mean())
+        rows = self.scores[train]
+        return float((rows - rows.mean(dim=0)).square().sum()) / max(1, min(len(rows) - 1, len(self.eigenvalues)))
+
+    def factors(self) -> torch.Tensor:
+        """Scores with a column of ones, (n, rank + 1), whose products with the targets are all a fit needs of them."""
+        return torch.cat([self.scores, self.scores.new_ones(len(self.scores), 1)], dim=1)
+
+    def held_out(self, left_out: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
+        """What predicts rows that are left out from the products of the factors of all others with their targets.
+
+        With F the factors, H = F D F' the fitted values' matrix of all rows and k the rows left out, predictions are
+        (I - H_kk)^-1 H_kt y_t for the rows t that remain (Cook and Weisberg, 1982, Residuals and Influence in
+        Regression, section 2.2, for one row), which is (I - H_kk)^-1 F_k D times F_t'y_t.
+
+        Parameters
+        ----------
+        left_out : tensor of int, shape (k,)
+        penalties : tensor, shape (L,)
+            In the unit of the eigenvalues.
+
+        Returns
+        -------
+        tensor, shape (L, k, rank + 1)
+        """
+        rows = self.factors()[left_out]
+        ones = torch.full_like(penalties, 1 / len(self.scores))[:, None]
+        weighted = rows * torch.cat([1 / (self.eigenvalues + penalties[:, None]), ones], dim=1)[:, None]
+        others = torch.eye(len(rows), dtype=rows.dtype, device=rows.device) - weighted @ rows.T
+        return torch.linalg.solve(others, weighted)
+
+
+def decompose(rows: torch.Tensor) -> Decomposed:
+    """Decompose a table of float64, shape (n, p), through the smaller of its two matrices of inner products.
+
+    Squared singular values below 1e-16 of the largest times max(n, p) are lost in those, which no penalty would tell
+    from zero; small tables are decomposed themselves.
+    """
+    if min(rows.shape) <= _SMALL:
+        table = spectrum(rows)
+        return Decomposed(table.mean, table.right, table.left * table.scale, table.scale**2)
+    mean = rows.mean(dim=0)
+    centred = rows - mean
+    wide = rows.shape[1] >= rows.shape[0]
+    eigenvalues, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    keep = eigenvalues > torch.finfo(rows.dtype).eps * max(rows.shape) * eigenvalues[-1]
+    eigenvalues, vectors = eigenvalues[keep].flip(0), vectors[:, keep].flip(1)
+    if wide:
+        scale = eigenvalues.sqrt()
+        return Decomposed(mean, (centred.T @ vectors) / scale, vectors * scale, eigenvalues)
+    return Decomposed(mean, vectors, centred @ vectors, eigenvalues)
