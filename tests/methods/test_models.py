@@ -10,7 +10,13 @@ from bidsdnn.methods.models import MODELS, Ridge
 from bidsdnn.methods.predict import kfold
 from bidsdnn.methods.reduce import gram, rotation
 
-SMALLEST = {"ols": {}, "ridge": {"penalties": [0.1, 10.0], "n_splits": 2}}
+SMALLEST = {
+    "ridge": {"penalties": [0.1, 10.0], "n_splits": 2},
+    "lasso": {"n_splits": 2},
+    "elastic-net": {"n_splits": 2},
+    "pls": {"n_splits": 2},
+    "kernel-ridge": {"penalties": [0.1, 10.0], "n_splits": 2},
+}
 
 
 def tables(n=40, p=6, v=5, *, noise=1.0, seed=0, dtype=np.float64):
@@ -39,7 +45,7 @@ def by_grid_search(x, y, grid, *, n_splits, seed):
 @pytest.mark.parametrize("name", MODELS)
 def test_models_fit_and_predict_and_can_be_cloned(name):
     x, y = tables()
-    model = MODELS[name](**SMALLEST[name])
+    model = MODELS[name](**SMALLEST.get(name, {}))
     first = model.fit(x, y).predict(x[:3])
     assert first.shape == (3, 5)
     np.testing.assert_array_equal(clone(model).fit(x, y).predict(x[:3]), first)

@@ -22,9 +22,21 @@ A row in `MODELS` gives an encoder its name. What a model says of itself decides
 """
 
 from bidsdnn.methods.models.estimator import Estimator
+from bidsdnn.methods.models.kernel import KernelRidge
 from bidsdnn.methods.models.ols import OLS
+from bidsdnn.methods.models.pls import PLS
 from bidsdnn.methods.models.ridge import Ridge
+from bidsdnn.methods.models.sparse import ElasticNet, Lasso
+from bidsdnn.methods.models.unitwise import Unitwise
 
-__all__ = ["MODELS", "OLS", "Estimator", "Ridge"]
+__all__ = ["MODELS", "OLS", "PLS", "ElasticNet", "Estimator", "KernelRidge", "Lasso", "Ridge", "Unitwise"]
 
-MODELS = {"ols": OLS, "ridge": Ridge}
+MODELS = {
+    "ols": OLS,
+    "ridge": Ridge,
+    "lasso": Lasso,
+    "elastic-net": ElasticNet,
+    "pls": PLS,
+    "kernel-ridge": KernelRidge,
+    "unitwise": Unitwise,
+}
