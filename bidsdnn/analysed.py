@@ -12,6 +12,7 @@ import numpy as np
 
 from bidsdnn.analyses import ANALYSES, Regions
 from bidsdnn.bids.files import digest
+from bidsdnn.encoding.models import source_of
 from bidsdnn.errors import DataError
 from bidsdnn.features import described
 from bidsdnn.geometry import PIXELS, own_sources
@@ -82,6 +83,8 @@ def analyse(
     source = "" if name in ANALYSES else inspect.getsource(function)
     settings: dict[str, Any] = {key: taken[key] for key in HASHED if key in taken}
     settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])
+    if "encoder" in taken:
+        settings["encoder_source"] = source_of(taken["encoder"])
     if taken.get("columns"):
         settings["columns"] = {key: table.to_csv() for key, table in taken["columns"].items()}
     if taken.get("parts") is not None:

@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.encoding.layer import LayerFit, LayerScores
-from bidsdnn.encoding.models import build_encoder, inner_folds_of, references_of, said_of, taken_by
+from bidsdnn.encoding.models import (
+    build_encoder,
+    fitted_together,
+    inner_folds_of,
+    references_of,
+    said_of,
+    taken_by,
+)
 from bidsdnn.encoding.significance import said_of_test, significance, which_voxels
 from bidsdnn.encoding.tables import encoding_maps, fold_rows, region_rows
 from bidsdnn.errors import DataError
@@ -110,6 +117,7 @@ def encoding(
     model = build_encoder(
         encoder, encoder_parameters or {},
         n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device, shuffle=not folded.series,
+        together=fitted_together(regions, len(responses.T)),
     )  # fmt: skip
     tested, every = which_voxels(
         model, inside, n_items=len(y), n_layers=len(x.groups), permutations=permutations, single=folded.single,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bidsdnn.errors import ConfigError
+from bidsdnn.geometry import Regions
 from bidsdnn.lookup import closest, resolve_dotted, summary
 from bidsdnn.methods.models import MODELS, Estimator
 from bidsdnn.methods.predict import Model
@@ -89,6 +92,20 @@ def build_encoder(name: str, parameters: Mapping[str, Any], **supplied: Any) -> 
     _require(made, name)
     model: Model = made if name in MODELS else Estimator(made, seed=supplied.get("seed", 0))
     return model
+
+
+def fitted_together(regions: Regions, n_voxels: int) -> NDArray[np.intp]:
+    """Number the voxels by the region of the first atlas that they are in; -1 outside of all."""
+    together = np.full(n_voxels, -1)
+    for number, columns in enumerate(next(iter(regions.values()), {}).values()):
+        together[columns & (together < 0)] = number
+    return together
+
+
+def source_of(name: str) -> str:
+    """Text that a user's encoder is defined by, on which results depend; empty for what is installed."""
+    file, _, _ = name.rpartition(":")
+    return Path(file).read_text(encoding="utf-8") if file.endswith(".py") else ""
 
 
 def _bound(found: Any, name: str, parameters: Mapping[str, Any]) -> set[str]:

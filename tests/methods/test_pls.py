@@ -69,11 +69,14 @@ def test_the_number_of_components_is_that_of_least_held_out_error(v):
 
 def test_targets_are_fitted_together_by_their_number():
     x, y = planted()
-    model = PLS(2, together=[3, 3, 7, 7, 7, 0]).fit(x, y)
+    model = PLS(2, together=np.array([3, 3, 7, 7, 7, 0])).fit(x, y)
     for columns in ([0, 1], [2, 3, 4], [5]):
         np.testing.assert_allclose(model.coef_[:, columns], PLS(2).fit(x, y[:, columns]).coef_)
+    some = model.among(np.array([1, 3, 4])).fit(x, y[:, [1, 3, 4]])
+    np.testing.assert_allclose(some.coef_[:, 1:], PLS(2).fit(x, y[:, [3, 4]]).coef_)
+    assert PLS(2).among(np.array([1])).together is None
     with pytest.raises(ValueError, match="together: expected a number for each of 6 targets"):
-        PLS(2, together=[1, 2]).fit(x, y)
+        PLS(2, together=np.array([1, 2])).fit(x, y)
 
 
 def test_blocks_of_targets_do_not_change_the_fit(monkeypatch):

@@ -6,7 +6,6 @@ features through their rotation, so that neither the units nor the voxels are me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +42,7 @@ class PLS(Weighted):
         Whether features are divided by their standard deviations; a rotation has others than the units.
     scale_y : bool
         Whether targets are, so that voxels of large variance do not choose the components for the others.
-    together : sequence of int, shape (V,), optional
+    together : array of int, shape (V,), optional
         Targets with the same number are fitted together; all of them if not given.
     n_splits : int
         Inner folds over the rows.
@@ -72,7 +71,7 @@ class PLS(Weighted):
         most: int = 20,
         scale_x: bool = False,
         scale_y: bool = True,
-        together: Sequence[int] | None = None,
+        together: NDArray[np.intp] | None = None,
         n_splits: int = 5,
         seed: int = 0,
         device: str = "cpu",
@@ -105,6 +104,10 @@ class PLS(Weighted):
         if self.n_components is not None:
             return self
         return PLS(**{**self.get_params(), "n_components": 5})
+
+    def among(self, columns: NDArray[np.intp]) -> PLS:
+        """The model of some of the targets only: those of a set that are left are fitted together."""
+        return self if self.together is None else PLS(**{**self.get_params(), "together": self.together[columns]})
 
     def fit(self, X: ArrayLike, Y: ArrayLike) -> PLS:
         """Choose a number of components for each set of targets, then fit all rows.
