@@ -180,7 +180,14 @@ def _add_responses(g: Any) -> None:
 
 def _add_analyses(g: Any) -> None:
     g.add_argument("--analysis", nargs="+", metavar="NAME", help="default: encoding rsa")
-    g.add_argument("--encoder", metavar="NAME", help="model of encoding, as in `--list models` (default: ridge)")
+    g.add_argument(
+        "--preset", metavar="NAME",
+        help="dnnbrain2020: layers, components, models and measures of DNNBrain's paper; other options win over it",
+    )  # fmt: skip
+    g.add_argument(
+        "--encoder", metavar="NAME",
+        help="model of encoding, as in `--list models`, or any estimator as package.module.object (default: ridge)",
+    )  # fmt: skip
     g.add_argument(
         "--cv", metavar="HOW",
         help="what is held out: kfold:N, leave-one-out (stimuli), leave-one-run-out, leave-K-runs-out, "

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bidsdnn.config_tables import CrossValidation, EventEdits, NetworkInput, NetworkSpec
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest
+from bidsdnn.presets import filled
 
 LEVELS = ("dnn", "participant", "group")
 
@@ -72,6 +73,7 @@ class Config(BaseModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     # analyses
+    preset: str | None = None
     response: str = "lss"
     hrf: str = "spm"
     noise: Literal["ols", "ar1"] = "ols"
@@ -292,7 +294,7 @@ def resolve_config(values: Mapping[str, Any], *, origin: str = "") -> Config:
     """
     try:
         # JSON lets strict types still read a path from a string and a tuple from a list.
-        config = Config.model_validate_json(json.dumps(dict(values), default=str))
+        config = Config.model_validate_json(json.dumps(filled(values), default=str))
         _ = config.networks
         return config
     except ValidationError as error:

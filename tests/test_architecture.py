@@ -35,7 +35,7 @@ ROWS = [
     {"patterns", "result"},
     {"stimuli", "spaces"},
     {"config"},
-    {"config_tables"},
+    {"config_tables", "presets"},
     {"lookup", "parallel"},
     {"errors"},
     {"methods"},
