@@ -75,7 +75,7 @@ def test_penalties_are_chosen_as_by_scikit_learns_grid_search(n_components):
 
 def test_shares_are_of_the_least_penalty_that_leaves_nothing():
     x, y = planted()
-    for model in (Lasso([1.0]), ElasticNet([1.0], 0.3), Lasso([1.0], n_components=None)):
+    for model in (Lasso([1.0]), ElasticNet([1.0], 0.3), Lasso([1.0], n_components=0)):
         assert (model.fit(x, y).coef_ == 0).all()
         np.testing.assert_allclose(model.predict(x), np.broadcast_to(y.mean(axis=0), y.shape))
         assert (clone(model).set_params(penalties=[0.99]).fit(x, y).n_nonzero_ == 1).all()
@@ -124,7 +124,7 @@ def test_a_fixed_model_keeps_what_was_given():
     assert ElasticNet(l1_ratio=0.2, n_components=7).fixed().get_params()["l1_ratio"] == 0.2
     given = Lasso([0.5], relative=False)
     assert given.fixed() is given
-    assert Lasso().takes == "rotation" and Lasso(n_components=None).takes == "units"
+    assert Lasso().takes == "rotation" and Lasso(n_components=0).takes == "units"
     assert "at most 100" in Lasso().said() and "features themselves" in Lasso(n_components=None).said()
 
 
@@ -144,7 +144,7 @@ def test_slow_convergence_is_said(monkeypatch):
         (Lasso([0.0]), "penalties: expected positive"),
         (Lasso([]), "penalties: expected positive"),
         (ElasticNet(l1_ratio=0.0), "l1_ratio: expected above 0, at most 1, got 0"),
-        (Lasso(n_components=0), "n_components: expected at least 1, got 0"),
+        (Lasso(n_components=-1), "n_components: expected at least 1, got -1"),
         (Lasso(n_splits=50), r"as many items as folds \(50\), got 40"),
     ],
 )

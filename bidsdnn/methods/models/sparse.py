@@ -41,7 +41,7 @@ class ElasticNet(Weighted):
     l1_ratio : float
         r, above 0; 1 is the lasso.
     n_components : int or None
-        Principal components at most. None: the features as they are, by coordinate descent, for layers or feature
+        Principal components at most. None or 0: the features as they are, by coordinate descent, for layers or feature
         spaces of a few hundred columns.
     n_splits : int
         Inner folds over the rows.
@@ -92,11 +92,11 @@ class ElasticNet(Weighted):
     @property
     def takes(self) -> str:
         """The features themselves where no components are taken: weights of rotated ones are zero elsewhere."""
-        return "units" if self.n_components is None else "rotation"
+        return "rotation" if self.n_components else "units"
 
     def said(self) -> str:
         """What the parameters make of the fit, as a sentence of the Methods."""
-        if self.n_components is None:
+        if not self.n_components:
             return "It was given the features themselves."
         return f"Components were those of the rows that each fit saw, at most {self.n_components}."
 
@@ -234,7 +234,7 @@ class _Design:
     @classmethod
     def of(cls, rows: torch.Tensor, n_components: int | None, kind: torch.dtype) -> _Design:
         """Components of rows (n, p), or their columns."""
-        if n_components is not None:
+        if n_components:
             table = components(rows, n_components)
             scores, axes, products = table.left * table.scale, table.right, None
             center = table.mean
