@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from bidsdnn.across_runs import scratch
 from bidsdnn.analyses import ANALYSES, Regions
-from bidsdnn.bids.files import digest
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.bids.files import digest, read_json, sidecar_path
 from bidsdnn.encoding.models import source_of
 from bidsdnn.errors import DataError
+from bidsdnn.extraction import activations_path
 from bidsdnn.features import described
 from bidsdnn.geometry import PIXELS, own_sources
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.extract import device as torch_device
 from bidsdnn.parallel import seed_for, serial
 from bidsdnn.patterns import Patterns
+from bidsdnn.result import Result
 from bidsdnn.stimuli import file_sha256
 from bidsdnn.study import Study, estimation_of
 
@@ -27,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 HASHED = (
     "permutations", "seed", "metric", "comparisons", "radius", "iterate", "encoder", "encoder_parameters", "cv",
+    "save_predictions", "save_weights",
 )  # fmt: skip
 """What the program passes to an analysis that its numbers depend on, besides the tables."""
 
@@ -73,6 +78,7 @@ def analyse(
         "comparisons": config.rdm_comparison,
         "radius": config.radius,
         "cv": config.cv,
+        "save_predictions": config.save_predictions, "save_weights": config.save_weights, "scratch": None,
         "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]), **more,
@@ -96,10 +102,24 @@ def analyse(
     if study.derivatives.current(stem, content, **entities):
         logger.info("sub-%s: %s is up to date", entities["sub"], name)
         return
-    try:
-        result = function(x, y, **taken, **own)
-    except ValueError as error:
-        raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
+    # What an analysis leaves in the folder is read while its result is written.
+    with scratch(config.work_dir) as folder:
+        if "scratch" in taken:
+            taken["scratch"] = folder
+        try:
+            result = function(x, y, **taken, **own)
+        except ValueError as error:
+            raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
+        study.derivatives.save(
+            replace(result, sidecar=_sidecar(study, result, x, y, entities, own)), y.space, content, **entities
+        )
+
+
+def _sidecar(
+    study: Study, result: Result, x: Patterns | None, y: Patterns, entities: Mapping[str, str], own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a result says of itself, its settings and its sources."""
+    config = study.config
     made_by = {**vars(estimation_of(config)), "parameters": own}
     chosen = {
         key: getattr(config, key)
@@ -111,5 +131,15 @@ def analyse(
         )
     ]
     said = f"{result.sidecar.get('Methods', '')}{described(config)}".strip()
-    sidecar = {**result.sidecar, "Methods": said, "Settings": {**made_by, **chosen}, "Sources": sources}
-    study.derivatives.save(replace(result, sidecar=sidecar), y.space, content, **entities)
+    made = activations_of(study.derivatives, dict.fromkeys(group.network for group in (x.groups if x else ())))
+    return {**result.sidecar, **made, "Methods": said, "Settings": {**made_by, **chosen}, "Sources": sources}
+
+
+def activations_of(derivatives: Derivatives, networks: Iterable[str]) -> dict[str, Any]:
+    """Which files of activations a result was made from, by network, and the hash of what made those."""
+    paths = {label: activations_path(derivatives, label) for label in networks}
+    found = {
+        label: {"File": derivatives.uri(path), "NetworkHash": read_json(sidecar_path(path)).get("NetworkHash", "")}
+        for label, path in paths.items() if path.exists()
+    }  # fmt: skip
+    return {"Activations": found} if found else {}

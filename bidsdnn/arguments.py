@@ -193,6 +193,12 @@ def _add_analyses(g: Any) -> None:
         help="what is held out: kfold:N, leave-one-out (stimuli), leave-one-run-out, leave-K-runs-out, "
         "leave-one-session-out, or column:NAME[=TSV] with values train and test (default: kfold:10)",
     )  # fmt: skip
+    g.add_argument(
+        *_names("--save-predictions"), action="store_true", help="keep encoding's held-out predictions of every voxel"
+    )
+    g.add_argument(
+        *_names("--save-weights"), action="store_true", help="keep encoding's weights, fitted to all stimuli"
+    )
     g.add_argument("--rdm", nargs="+", metavar="NAME=PATH", help="measured RDMs, a file a region, in place of brains")
     g.add_argument(
         *_names("--rdm-column"), nargs="+", metavar="NAME[=TSV]",

@@ -27,6 +27,7 @@ from bidsdnn.searchlights import check_parameters
 SUPPLIED = (
     "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "residuals", "columns",
     "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters", "cv", "parts",
+    "save_predictions", "save_weights", "scratch",
 )  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
 

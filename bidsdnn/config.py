@@ -94,6 +94,8 @@ class Config(BaseModel):
     iterate: Literal["channel", "position"] | None = None
     encoder: str = "ridge"
     cv: str = "kfold:10"
+    save_predictions: bool = False
+    save_weights: bool = False
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
 

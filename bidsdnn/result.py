@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,39 @@ class Matrices:
 
 
 @dataclass(frozen=True, eq=False)
+class Columns:
+    """Numbers of every stimulus and column of a brain, by layer, which are read a block of columns at a time.
+
+    Parameters
+    ----------
+    suffix : str
+        What they are, in the file's name, as ``predictions``.
+    network : str
+    ids : sequence of str
+        Stimuli of the rows.
+    size : int
+        Columns.
+    tables : mapping of str to callable
+        By dataset: gives the rows, shape (n, k), of a slice of k columns.
+    vectors : mapping of str to ndarray, shape (size,)
+        Datasets of one number a column.
+    sidecar : mapping
+        Further keys of the JSON file beside them.
+    dtypes : mapping of str to str
+        Of the tables that are not in float32.
+    """
+
+    suffix: str
+    network: str
+    ids: Sequence[str]
+    size: int
+    tables: Mapping[str, Callable[[slice], np.ndarray]]
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What an analysis found.
 
@@ -84,6 +117,8 @@ class Result:
         Others, as the RDMs of each run.
     covariances : mapping of str to mapping of str to (ndarray, ndarray)
         By atlas and region: columns of the space, and the covariance of their noise, or their variances alone.
+    columns : tuple of Columns
+        Large arrays of every column, as predictions.
     sidecar : mapping
         What a reader needs to know to trust the numbers: methods, number of stimuli, folds, permutations.
     """
@@ -94,4 +129,5 @@ class Result:
     arrays: Mapping[str, tuple[Sequence[str], Mapping[str, np.ndarray]]] = field(default_factory=dict)
     matrices: tuple[Matrices, ...] = ()
     covariances: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
+    columns: tuple[Columns, ...] = ()
     sidecar: Mapping[str, Any] = field(default_factory=dict)

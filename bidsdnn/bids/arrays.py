@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ import numpy as np
 
 from bidsdnn.bids.files import atomic
 from bidsdnn.errors import DataError
+
+_BLOCK = 4096
+"""Columns written at a time."""
 
 
 @dataclass(frozen=True)
@@ -212,3 +215,52 @@ def write_covariances(path: Path, regions: Mapping[str, tuple[np.ndarray, np.nda
             data = file.create_dataset(f"covariance{position}", data=np.asarray(covariance, dtype=np.float64))
             data.attrs["name"] = name
             file.create_dataset(f"column{position}", data=columns)
+
+
+def write_columns(
+    path: Path, ids: Sequence[str], size: int, tables: Mapping[str, Callable[[slice], np.ndarray]],
+    vectors: Mapping[str, np.ndarray], dtypes: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Write large arrays of every column, a block of columns at a time, with the stimuli's names.
+
+    Parameters
+    ----------
+    path : Path
+    ids : sequence of str, length n
+    size : int
+        Columns.
+    tables : mapping of str to callable
+        By dataset: gives the rows of a slice of columns.
+    vectors : mapping of str to ndarray
+    dtypes : mapping of str to str
+        Of the tables that are not in float32.
+    """
+    with atomic(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+        file.create_dataset("stim_id", data=np.array(list(ids), dtype=object), dtype=h5py.string_dtype())
+        for name, read in tables.items():
+            data = file.create_dataset(name, (len(ids), size), dtypes.get(name, "float32"))
+            for start in range(0, size, _BLOCK):
+                columns = slice(start, min(start + _BLOCK, size))
+                data[:, columns] = read(columns)
+        for name, values in vectors.items():
+            file.create_dataset(name, data=values)
+
+
+def read_columns_file(path: Path, tables: Sequence[str], columns: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
+    """Read some columns of some datasets that `write_columns` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    tables : sequence of str
+    columns : ndarray of bool, shape (size,)
+
+    Returns
+    -------
+    ids : list of str
+    values : list of ndarray
+        Shape (n, k) or (k,).
+    """
+    with h5py.File(path, "r") as file:
+        ids = [text.decode() for text in file["stim_id"][:]]
+        return ids, [np.asarray(file[name][..., columns]) for name in tables]

@@ -21,14 +21,16 @@ from filelock import FileLock
 
 from bidsdnn import __version__
 from bidsdnn.bids import names
-from bidsdnn.bids.arrays import read_rdms, write_covariances, write_rdms
+from bidsdnn.bids.arrays import read_rdms, write_columns, write_covariances, write_rdms
 from bidsdnn.bids.atlases import atlas_entities
 from bidsdnn.bids.files import read_json, sidecar_path, together, write_json, write_text, write_tsv
+from bidsdnn.bids.wording import COVARIANCE, README
 from bidsdnn.errors import OutputError
 from bidsdnn.result import Result
 from bidsdnn.spaces import Space
 
 IGNORED = "*.html\nfigures\ngroup\n*_statmap.*\n*_relmat.*\n*_results.*\n*_trials.*\n*_design.*\n"
+IGNORED += "*_predictions.*\n*_weights.*\n"
 # BIDS knows no masks and segmentations of surfaces and CIFTI that have a task in their names.
 IGNORED += "*hemi-*\n*.dlabel.nii\n*.plabel.nii\n*_space-fsLR_*\n"
 DESCRIPTIONS = {
@@ -37,6 +39,14 @@ DESCRIPTIONS = {
     "desc-timeseries": "Volumes acquired during a stimulus, confounds and drifts taken out",
     "desc-pca": "Principal components of a network's layers over all stimuli, in place of the layers",
     "desc-encoding": "Prediction of responses from the activations of a network's layers",
+    "desc-encodingfolds": "Prediction of responses in each fold",
+    "desc-encodingchannel": "Prediction of responses from each channel of a network's layers",
+    "desc-encodingposition": "Prediction of responses from each position of a network's layers",
+    "desc-bestlayer": "Which layer of a network predicts best, and how sure that is",
+    "desc-hierarchy": "Each region's best layer, its depth, and the order of regions along a network",
+    "desc-networks": "Which of two networks predicts a region better",
+    "desc-bestvoxels": "Predicted and measured responses of the voxels that are predicted best",
+    "desc-predict": "Responses predicted to stimuli that were not shown",
     "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
     "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",
     "desc-searchlightencoding": "Prediction of the responses in each voxel's neighbourhood from a network's layers",
@@ -58,23 +68,6 @@ DESCRIPTIONS = {
     "desc-dropped": "Trials without a response, and why",
     "desc-brain": "Voxels that lie in the brain masks of all runs",
 }
-COVARIANCE = {
-    "Description": "Covariance of the noise of each region's voxels, in the units of trials z-scored within runs: "
-    "/covariance<i> (its attribute name is the region; a vector holds variances alone) of the columns /column<i>, "
-    "counted from 0 over the voxels or vertices of the brain mask as they lie in its file, C order",
-    "RelationshipMeasure": "covariance",
-    "Weighted": True,
-    "Directed": False,
-    "ValidDiagonal": True,
-    "StorageFormat": "Full",
-    "NonNegative": False,
-}
-README = """# bidsdnn derivatives
-
-How well networks explain responses to stimuli: start with `sub-*.html` and `group.html`.
-Each table and map has a JSON file beside it that says what it is, what it was computed from and how.
-The documentation describes every file: `docs/outputs.md` of the bidsdnn repository.
-"""
 
 
 @dataclass(frozen=True)
@@ -288,6 +281,11 @@ class Derivatives:
                 "relmat", ".h5", **entities, **atlas_entities(one.atlas), model=one.network, stat=stat, desc=one.desc
             )
             written.append(self.write_rdms(path, one.values, one.ids, {**common, **one.sidecar}))
+        for table in result.columns:
+            path = self.path(table.suffix, ".h5", **entities, model=table.network, desc=name)
+            write_columns(path, table.ids, table.size, table.tables, table.vectors, table.dtypes)
+            write_json(sidecar_path(path), {**common, **table.sidecar, "Network": table.network})
+            written.append(path)
         for atlas, regions in result.covariances.items():
             path = self.path("relmat", ".h5", **entities, **atlas_entities(atlas), stat="covariance", desc="noise")
             write_covariances(path, regions)

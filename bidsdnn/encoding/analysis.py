@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bidsdnn.encoding.comparison import compared, resampled_units
+from bidsdnn.encoding.held import Keeping
 from bidsdnn.encoding.layer import LayerFit, LayerScores
 from bidsdnn.encoding.models import (
     build_encoder,
@@ -18,6 +21,7 @@ from bidsdnn.encoding.models import (
     taken_by,
 )
 from bidsdnn.encoding.significance import said_of_test, significance, which_voxels
+from bidsdnn.encoding.stored import stored_columns
 from bidsdnn.encoding.tables import encoding_maps, fold_rows, region_rows
 from bidsdnn.errors import DataError
 from bidsdnn.folding import folding, items_for
@@ -48,6 +52,11 @@ def encoding(
     inner_splits: int = 5,
     purge: float = 20.0,
     voxelwise: bool | None = None,
+    bootstrap: int = 1000,
+    hierarchy: Sequence[str] = (),
+    save_predictions: bool = False,
+    save_weights: bool = False,
+    scratch: Path | None = None,
 ) -> Result:
     """Responses were predicted from each layer with nested cross-validation.
 
@@ -90,6 +99,15 @@ def encoding(
     voxelwise : bool, optional
         Whether every voxel is tested; if not given, where `which_voxels` finds it cheap. Else regions are, those of
         more than 2,000 voxels by 2,000 drawn at random.
+    bootstrap : int
+        Samples of the held-out stimuli, for the confidence of best layers and the comparison of networks; 0 leaves both
+        out.
+    hierarchy : sequence of str
+        Regions in their order, for the brain hierarchy score.
+    save_predictions, save_weights : bool
+        Whether held-out predictions, and the weights of a fit to all stimuli, are part of the result.
+    scratch : Path, optional
+        Folder for held-out predictions; in memory if not given.
 
     Returns
     -------
@@ -123,23 +141,42 @@ def encoding(
         model, inside, n_items=len(y), n_layers=len(x.groups), permutations=permutations, single=folded.single,
         seed=seed, asked=voxelwise,
     )  # fmt: skip
-    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested)
+    keeping = Keeping(
+        scratch, inner_splits, seed_for(seed, "encoding"), not folded.series,
+        predictions=bool(bootstrap) or save_predictions, weights=save_weights,
+    )  # fmt: skip
+    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked)
     scores: list[LayerScores] = map(fit, x.groups, label="encoding")
     chosen = inner_folds_of(model)
     nested = f", {inner_splits} folds within each training part for the {chosen}" if chosen else ""
     found = significance(scores, [atlas for atlas, _, _ in named], responses.shape[1])
+    shared = compared(
+        x.groups, scores, y, folded.splits, named, units=resampled_units(y.items, purge), samples=bootstrap, seed=seed,
+        map=map, ceiling=ceiling, hierarchy=hierarchy,
+    )  # fmt: skip
+    maps = encoding_maps(x.groups, scores, found if every else None, ceiling, test=folded.test)
     return Result(
         "encoding",
-        maps=tuple(encoding_maps(x.groups, scores, found if every else None, ceiling, test=folded.test)),
+        maps=(*maps, *shared.maps),
+        columns=stored_columns(x.groups, scores, y, predictions=save_predictions, weights=save_weights),
         tables={
             "encoding": pd.DataFrame(region_rows(x.groups, scores, named, found, ceiling)),
             "encodingfolds": pd.DataFrame(fold_rows(x.groups, scores, named)),
+            **shared.tables,
         },
         sidecar={
             "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
-            f"{folded.method} {said_of_test(model, folded, permutations, voxelwise=every)}",
+            f"{folded.method} {said_of_test(model, folded, permutations, voxelwise=every)}{shared.methods}",
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Encoder": encoder,
+            "EncoderFit": {
+                "Parameters": dict(encoder_parameters or {}),
+                "InnerFolds": inner_splits,
+                "Seed": keeping.seed,
+                "Shuffle": keeping.shuffle,
+                "Regions": {atlas: list(table) for atlas, table in regions.items()},
+            },
+            **shared.sidecar,
             "Features": {f"{group.network} {group.name}".strip(): taken_by(model, group) for group in x.groups},
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
             "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
@@ -161,6 +198,7 @@ def encoding(
                 "fdr",
                 "scikit-learn",
                 *(["circular-shift"] if folded.series else []),
+                *shared.references,
             ],
         },
     )

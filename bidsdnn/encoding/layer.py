@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bidsdnn.encoding.held import Held, Keeping, Weights
 from bidsdnn.encoding.models import features_of
 from bidsdnn.methods.null import FEWEST_SCALED, Given, Null, held_out_scaled, null, scorer
 from bidsdnn.methods.predict import Model
@@ -24,6 +25,9 @@ class LayerScores(NamedTuple):
     p: np.ndarray
     explained: np.ndarray | None = None
     null: Null | None = None
+    inner: np.ndarray | None = None
+    held: Held | None = None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,8 @@ class LayerFit:
         Relabellings.
     tested : ndarray of bool, shape (V,)
         Voxels whose r is tested, and from which the tested means of regions are taken.
+    keeping : Keeping, optional
+        What is kept for the comparison of layers and for later.
     """
 
     model: Model
@@ -49,16 +55,17 @@ class LayerFit:
     splits: Sequence[Split]
     orders: np.ndarray
     tested: np.ndarray
+    keeping: Keeping | None = None
 
     def __call__(self, group: Group) -> LayerScores:
         """Cross-validate one layer."""
         features = features_of(self.model, group)
         if len(self.splits) == 1:
-            return self._single(features)
+            return self._single(group, features)
         predicted, scale = held_out_scaled(self.model, features, self.responses, self.splits)
         folds = [split for split in self.splits if len(split[1]) >= FEWEST_SCALED]
         found = self._null(scorer(self.model, features, self.splits), self.responses, self.orders)
-        return LayerScores(
+        scores = LayerScores(
             pooled_pearsonr(predicted, self.responses, self.splits, scale=scale),
             r2(predicted, self.responses),
             fold_pearsonr(predicted, self.responses, folds) if folds else np.empty((0, self.responses.shape[1])),
@@ -66,15 +73,31 @@ class LayerFit:
             explained_variance(predicted, self.responses),
             found,
         )
+        return self._with_kept(scores, group, features, predicted, scale)
 
-    def _single(self, features: Any) -> LayerScores:
+    def _with_kept(
+        self, scores: LayerScores, group: Group, features: Any, predicted: np.ndarray, scale: np.ndarray | None = None
+    ) -> LayerScores:
+        """Scores with what the comparison of layers needs, and the weights, if these are asked for."""
+        if self.keeping is None:
+            return scores
+        y, names, keeping = self.responses, (group.network, group.name), self.keeping
+        if keeping.predictions:
+            inner = keeping.inner(self.model, features, y, self.splits)
+            scores = scores._replace(inner=inner, held=keeping.keep(predicted, *names, scale=scale))
+        return scores._replace(weights=keeping.fitted(self.model, features, y, *names)) if keeping.weights else scores
+
+    def _single(self, group: Group, features: Any) -> LayerScores:
         """Scores of one split; its fit does not change when the responses that it has not seen are permuted."""
         test = self.splits[0][1]
-        given = held_out_scaled(self.model, features, self.responses, self.splits)[0][test]
+        predicted = held_out_scaled(self.model, features, self.responses, self.splits)[0]
+        given = predicted[test]
         measured = self.responses[test]
         found = self._null(Given(given), measured, np.searchsorted(test, self.orders[:, test]))
         r = pearsonr(given, measured)
-        return LayerScores(r, r2(given, measured), r[None], found.p_regions, explained_variance(given, measured), found)
+        explained = explained_variance(given, measured)
+        scores = LayerScores(r, r2(given, measured), r[None], found.p_regions, explained, found)
+        return self._with_kept(scores, group, features, predicted)
 
     def _null(self, score: Any, measured: np.ndarray, orders: np.ndarray) -> Null:
         return null(score, measured, self.regions, orders, columns=self.tested)

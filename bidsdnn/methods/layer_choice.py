@@ -33,13 +33,17 @@ def held_out(splits: Sequence[Split]) -> NDArray[np.intp]:
     return np.sort(np.concatenate([test for _, test in splits]))
 
 
-def on_one_scale(prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split]) -> tuple[Single, Single]:
+def on_one_scale(
+    prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split], *, scale: ArrayLike | None = None
+) -> tuple[Single, Single]:
     """Bring held-out predictions and responses to the scale on which `scores.pooled_pearsonr` correlates them.
 
     Parameters
     ----------
     prediction, y : array-like, shape (n, V)
     splits : sequence of (train, test)
+    scale : array-like, shape (n, V), optional
+        What the predicted deviations are divided by in place of each fold's root mean square.
 
     Returns
     -------
@@ -50,8 +54,9 @@ def on_one_scale(prediction: ArrayLike, y: ArrayLike, splits: Sequence[Split]) -
     prediction, y = np.asarray(prediction), np.asarray(y)
     deviations = (prediction - training_means(y, splits)).astype(np.float64)
     for _, test in splits:
-        scale = np.sqrt((deviations[test] ** 2).mean(axis=0))
-        deviations[test] = np.divide(deviations[test], scale, out=np.zeros_like(deviations[test]), where=scale > 0)
+        part = deviations[test]
+        size = np.sqrt((part**2).mean(axis=0)) if scale is None else np.asarray(scale)[test]
+        deviations[test] = np.divide(part, size, out=np.zeros_like(part), where=(size > 0) & np.isfinite(part))
     rows = held_out(splits)
     measured = (y - training_means(y, splits))[rows].astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -169,7 +174,9 @@ def training_factor(splits: Sequence[Split]) -> float:
 
 
 def difference_test(observed: float, resampled: ArrayLike, *, factor: float, dof: int) -> Difference:
-    """Two scores were compared by a two-sided t-test with the bootstrap variance of their difference, corrected for the overlap of training parts.
+    """Two scores were compared by the bootstrap variance of their difference, raised for the training parts' overlap.
+
+    A two-sided t-test.
 
     Parameters
     ----------
@@ -185,7 +192,7 @@ def difference_test(observed: float, resampled: ArrayLike, *, factor: float, dof
     -------
     Difference
         NaN where the scores never differ.
-    """  # noqa: E501
+    """
     se = float(np.sqrt(factor) * np.std(np.asarray(resampled, dtype=np.float64), ddof=1))
     if not (np.isfinite(observed) and se > 0):
         return Difference(float(observed), se, float("nan"), float("nan"))
