@@ -102,8 +102,9 @@ def _check_mask(config: Config, networks: Sequence[Network], chosen: Mapping[str
 
 
 def ensure(
-    network: Network, layers: Sequence[str], stimuli: Stimuli, derivatives: Derivatives, *, config: Config
-) -> tuple[Patterns, str]:
+    network: Network, layers: Sequence[str], stimuli: Stimuli, derivatives: Derivatives, *, config: Config,
+    desc: str = "",
+) -> tuple[Patterns, str]:  # fmt: skip
     """Activations of some layers to some stimuli: read if they are there, extracted if not.
 
     What an earlier run left for other stimuli or layers of the same network is kept.
@@ -116,6 +117,8 @@ def ensure(
         With hashes of their content.
     derivatives : Derivatives
     config : Config
+    desc : str
+        Of `activations_path`.
 
     Returns
     -------
@@ -124,7 +127,7 @@ def ensure(
     content : str
         Hash of the network, and of the stimuli and layers asked for.
     """
-    path = activations_path(derivatives, network.label)
+    path = activations_path(derivatives, network.label, desc=desc)
     with derivatives.lock(path):
         stored = read_json(sidecar_path(path)) if is_activations(path) else {}
         reduction = reduction_of(config, len(stimuli), network=network, stored=stored)

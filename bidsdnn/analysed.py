@@ -131,15 +131,18 @@ def _sidecar(
         )
     ]
     said = f"{result.sidecar.get('Methods', '')}{described(config)}".strip()
-    made = activations_of(study.derivatives, dict.fromkeys(group.network for group in (x.groups if x else ())))
+    networks = dict.fromkeys(group.network for group in (x.groups if x else ()))
+    made = activations_of(study.derivatives, networks, pca=config.pca)
     return {**result.sidecar, **made, "Methods": said, "Settings": {**made_by, **chosen}, "Sources": sources}
 
 
-def activations_of(derivatives: Derivatives, networks: Iterable[str]) -> dict[str, Any]:
+def activations_of(derivatives: Derivatives, networks: Iterable[str], *, pca: float | None) -> dict[str, Any]:
     """Which files of activations a result was made from, by network, and the hash of what made those."""
     paths = {label: activations_path(derivatives, label) for label in networks}
     found = {
         label: {"File": derivatives.uri(path), "NetworkHash": read_json(sidecar_path(path)).get("NetworkHash", "")}
         for label, path in paths.items() if path.exists()
     }  # fmt: skip
+    for one in found.values() if pca is not None else ():
+        one["PCA"] = pca
     return {"Activations": found} if found else {}

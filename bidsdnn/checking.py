@@ -12,6 +12,7 @@ from bidsdnn.bids.names import require
 from bidsdnn.config import Config
 from bidsdnn.config_tables import CrossValidation
 from bidsdnn.encoding.models import check_encoder
+from bidsdnn.encoding.prediction import PREDICT, check_prediction
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import reduction_of
 from bidsdnn.features import check_features
@@ -58,7 +59,8 @@ def check_configuration(config: Config) -> None:
     there = read_json(config.out_dir / "dataset_description.json") if config.out_dir.is_dir() else {}
     if there and not any(one.get("Name") == "bidsdnn" for one in there.get("GeneratedBy", [])):
         raise ConfigError(f"out_dir {config.out_dir} holds another dataset ({there.get('Name')}); choose a new folder")
-    for name in config.analysis:
+    check_prediction(config)
+    for name in config.analysis if config.analysis != (PREDICT,) else ():
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
     check_parameters(**config.parameters.get("searchlight", {}))
     check_response(config)

@@ -26,9 +26,10 @@ PROGRAM_BYTES = 500_000_000
 """The interpreter with torch loaded."""
 
 
-def activations_path(derivatives: Derivatives, label: str) -> Path:
-    """Where a network's activations are kept."""
-    return derivatives.root / "stimuli" / f"model-{label}_activations.h5"
+def activations_path(derivatives: Derivatives, label: str, *, desc: str = "") -> Path:
+    """Where a network's activations are kept; those to other stimuli than the dataset's have a ``desc``."""
+    middle = f"_desc-{desc}" if desc else ""
+    return derivatives.root / "stimuli" / f"model-{label}{middle}_activations.h5"
 
 
 def components_path(derivatives: Derivatives, label: str) -> Path:
@@ -127,8 +128,9 @@ def workers_within(network: Network, layers: Sequence[str], reduction: Reduction
 
 
 def check_room(
-    networks: Sequence[tuple[Network, list[str]]], stimuli: Stimuli, derivatives: Derivatives, *, config: Config
-) -> None:
+    networks: Sequence[tuple[Network, list[str]]], stimuli: Stimuli, derivatives: Derivatives, *, config: Config,
+    desc: str = "",
+) -> None:  # fmt: skip
     """Check that what will be extracted fits the memory and, all networks together, the disk.
 
     Parameters
@@ -138,6 +140,8 @@ def check_room(
         With hashes.
     derivatives : Derivatives
     config : Config
+    desc : str
+        Of `activations_path`.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def check_room(
     """
     needed = 0
     for network, layers in networks:
-        path = activations_path(derivatives, network.label)
+        path = activations_path(derivatives, network.label, desc=desc)
         stored = read_json(sidecar_path(path)) if is_activations(path) else {}
         reduction = reduction_of(config, len(stimuli), network=network, stored=stored)
         kept = stored if stored.get("NetworkHash") == network_hash(network, reduction) else {}

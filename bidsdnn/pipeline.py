@@ -29,6 +29,7 @@ from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.checking import check_configuration
 from bidsdnn.config import Config
 from bidsdnn.config_tables import CrossValidation
+from bidsdnn.encoding.prediction import PREDICT
 from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
 from bidsdnn.features import beside
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
@@ -36,6 +37,7 @@ from bidsdnn.measured import measured
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import describe_plan
+from bidsdnn.predicted import predicted
 from bidsdnn.published import group_labels, published
 from bidsdnn.study import (
     Participant,
@@ -88,7 +90,8 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir, id_map=id_map)
         # At the dnn level the events say what was shown, unless a .stim.csv does.
         listed = config.analysis_level == "dnn" and config.stim_csv is not None
-        reads_brains = config.analysis_level != "group" and not config.rdm and not listed
+        predicts = config.analysis == (PREDICT,)
+        reads_brains = config.analysis_level != "group" and not config.rdm and not listed and not predicts
         loaded = load_participants(config, dataset, index) if reads_brains else []
         if config.analysis_level != "group" and loaded and all(one.error is not None for one in loaded):
             raise loaded[0].error  # type: ignore[misc]
@@ -100,7 +103,9 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
     with journal.open(config, early), workers(n_workers, folder=config.work_dir) as map:
         derivatives.start(dataset.description)
         study = Study(config, dataset, derivatives, networks, index, journal, announce, map)
-        level = published if config.rdm and config.analysis_level == "participant" else LEVELS[config.analysis_level]
+        level = LEVELS[config.analysis_level]
+        if config.analysis_level == "participant":
+            level = predicted if predicts else published if config.rdm else level
         outcomes = level(study, loaded)
         reports.write_citations(derivatives)
     return outcomes

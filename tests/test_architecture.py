@@ -18,6 +18,7 @@ ROWS = [
     {"cli"},
     {"arguments"},
     {"pipeline", "demo", "listing"},
+    {"predicted"},
     {"published", "measured", "analysed"},
     {"study", "checking"},
     {"plan", "reports", "grouplevel", "similarities"},

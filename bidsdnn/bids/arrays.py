@@ -263,4 +263,17 @@ def read_columns_file(path: Path, tables: Sequence[str], columns: np.ndarray) ->
     """
     with h5py.File(path, "r") as file:
         ids = [text.decode() for text in file["stim_id"][:]]
-        return ids, [np.asarray(file[name][..., columns]) for name in tables]
+        return ids, [_some_columns(file[name], columns) for name in tables]
+
+
+def _some_columns(data: h5py.Dataset, columns: np.ndarray) -> np.ndarray:
+    """Read blocks of neighbours and choose in memory, as picking single columns from a file is slow."""
+    if data.ndim == 1:
+        return np.asarray(data[:][columns])
+    found = np.empty((data.shape[0], int(columns.sum())), dtype=data.dtype)
+    start = 0
+    for first in range(0, data.shape[1], _BLOCK):
+        chosen = columns[first : first + _BLOCK]
+        found[:, start : start + int(chosen.sum())] = data[:, first : first + _BLOCK][:, chosen]
+        start += int(chosen.sum())
+    return found

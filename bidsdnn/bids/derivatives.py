@@ -214,13 +214,13 @@ class Derivatives:
         space : Space
         sidecar : mapping
         maps : sequence of str, optional
-            Names of the k maps, for formats that hold them; by default the sidecar's ``Layers``.
+            Names of the k maps, for formats that hold them; by default the sidecar's ``Layers`` or ``Stimuli``.
 
         Returns
         -------
         Path
         """
-        maps = sidecar.get("Layers") if maps is None else maps
+        maps = sidecar.get("Layers", sidecar.get("Stimuli")) if maps is None else maps
         files = space.files(path)
         with together(files) as temporaries:
             space.write(
