@@ -123,7 +123,7 @@ def _sidecar(
     made_by = {**vars(estimation_of(config)), "parameters": own}
     chosen = {
         key: getattr(config, key)
-        for key in ("event_filter", "stimulus_column", "session_label", "run_label", "features")
+        for key in ("event_filter", "stimulus_column", "session_label", "run_label", "features", "cv")
     }
     sources = [
         study.derivatives.uri(

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bidsdnn.bids.files import read_json, read_table, sidecar_path
+from bidsdnn.cli import main
 from bidsdnn.config_tables import CrossValidation
 from bidsdnn.folding import folding, items_for
 from bidsdnn.patterns import Group, Patterns
@@ -163,3 +165,29 @@ def test_responses_in_runs_are_averages_of_their_trials():
     assert items_for("leave-one-session-out", y, trials).ids == list("abc")
     with pytest.raises(ValueError, match="averages over runs; choose an estimator of single trials"):
         items_for("leave-one-run-out", y, None)
+
+
+def test_a_dataset_with_a_given_split(finished, tmp_path, capsys):
+    names = sorted(path.name for path in (finished.bids / "stimuli").glob("*.png"))
+    table = tmp_path / "shared.tsv"
+    rows = [f"{name}\t{'test' if number % 4 == 0 else 'train'}" for number, name in enumerate(names)]
+    table.write_text("\n".join(["stim_file\tshared", *rows]) + "\n")
+    options = [*finished.options, "--participant-label", "01", "--analysis", "encoding", "--layer", "conv[15]"]
+    call = [str(finished.bids), str(tmp_path / "out"), "participant", *options]
+    assert main([*call, "--cv", f"column:shared={table}"]) == 0
+    path = next((tmp_path / "out").glob("sub-01/func/*desc-encoding_results.tsv"))
+    sidecar = read_json(sidecar_path(path))
+    assert sidecar["CrossValidation"].startswith("a given split: trained on 18 stimuli, tested on 6")
+    assert sidecar["Test"] == "permutations of the held-out responses, one-sided"
+    assert sidecar["Settings"]["cv"] == f"column:shared={table}"
+    assert "repeating" not in sidecar["Methods"]
+    found = read_table(path)
+    best = found.loc[found.groupby("region")["pearsonr"].idxmax()].set_index("region")
+    assert found["p"].between(1 / 201, 1).all()
+    assert best["layer"].to_dict().items() >= {"early": "conv1", "late": "conv5"}.items()
+    table.write_text("\n".join(["stim_file\tshared", *rows[1:]]) + "\n")
+    assert main([*call, "--cv", f"column:shared={table}"]) == 65
+    assert "1 of 24 stimuli are neither train nor test" in capsys.readouterr().err
+    # Every run of the demo shows all stimuli.
+    assert main([*call, "--cv", "leave-one-run-out"]) == 65
+    assert "as 48 others show the same stimuli; use --cv kfold:10" in capsys.readouterr().err

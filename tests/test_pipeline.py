@@ -41,7 +41,7 @@ def validate(folder):
 @pytest.mark.parametrize("sub", ["01", "02"])
 def test_encoding_finds_the_planted_layers(finished, sub):
     scores = table(finished, "atlas-planted_model-demo+none+seed0_desc-encoding_results.tsv", sub)
-    columns = ["network", "layer", "region", "n_voxels", "pearsonr", "r2", "p"]
+    columns = ["network", "layer", "region", "n_voxels", "pearsonr", "r2", "explained_variance", "p", "p_fwe", "q"]
     assert list(scores.columns) == [*columns, "ceiling", "pearsonr_normalized", "n_voxels_low_ceiling"]
     known = scores["pearsonr_normalized"].notna()
     assert known.sum() >= 6
@@ -51,9 +51,11 @@ def test_encoding_finds_the_planted_layers(finished, sub):
     for region, layer in PLANTED.items():
         assert planted.loc[(region, layer), "pearsonr"] > 0.3
         assert planted.loc[(region, layer), "p"] == pytest.approx(1 / 201)
+        assert planted.loc[(region, layer), "p_fwe"] <= 0.05
     none = scores[scores["region"] == "none"]
     assert (none["pearsonr"] < 0.1).all()
     assert (none["p"] > 0.01).all()
+    assert (none["p_fwe"] > 0.05).all()
 
 
 def test_rsa_finds_the_planted_layers(finished):
