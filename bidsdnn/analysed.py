@@ -14,6 +14,7 @@ from bidsdnn.across_runs import scratch
 from bidsdnn.analyses import ANALYSES, Regions
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path
+from bidsdnn.decoding.models import decoders_of
 from bidsdnn.encoding.models import source_of
 from bidsdnn.errors import DataError
 from bidsdnn.extraction import activations_path
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 HASHED = (
     "permutations", "seed", "metric", "comparisons", "radius", "iterate", "encoder", "encoder_parameters", "cv",
     "save_predictions", "save_weights",
+    "decoder", "decoder_parameters",
 )  # fmt: skip
 """What the program passes to an analysis that its numbers depend on, besides the tables."""
 
@@ -77,8 +79,10 @@ def analyse(
         "metric": config.rdm_metric,
         "comparisons": config.rdm_comparison,
         "radius": config.radius,
-        "cv": config.cv,
         "save_predictions": config.save_predictions, "save_weights": config.save_weights, "scratch": None,
+        **({} if config.cv is None else {"cv": config.cv}),
+        "decoder": config.decoder,
+        "decoder_parameters": {name: config.parameters.get(name, {}) for name in decoders_of(config)},
         "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]), **more,
@@ -91,8 +95,11 @@ def analyse(
     settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])
     if "encoder" in taken:
         settings["encoder_source"] = source_of(taken["encoder"])
-    if taken.get("columns"):
-        settings["columns"] = {key: table.to_csv() for key, table in taken["columns"].items()}
+    if taken.get("decoder"):
+        settings["decoder_source"] = source_of(taken["decoder"])
+    for kind in ("columns", "targets"):
+        if taken.get(kind):
+            settings[kind] = {key: table.to_csv() for key, table in taken[kind].items()}
     if taken.get("parts") is not None:
         settings["parts"] = taken["parts"].to_csv()
     if PIXELS in own.get("control", ()) and taken.get("stimuli") is not None:

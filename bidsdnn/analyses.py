@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from bidsdnn.decoding import decoding
 from bidsdnn.encoding import encoding
 from bidsdnn.encoding.tables import mean
 from bidsdnn.geometry import Regions, rsa, similarity
@@ -55,7 +56,7 @@ def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions) -> Resul
 
 
 ANALYSES: dict[str, Callable[..., Result]] = {
-    "encoding": encoding, "rsa": rsa, "searchlight": searchlight, "similarity": similarity,
+    "encoding": encoding, "decoding": decoding, "rsa": rsa, "searchlight": searchlight, "similarity": similarity,
 }  # fmt: skip
 NEEDS_NETWORK = {"encoding", "searchlight"}
 """Analyses that are left out, and named in the report, when no network is asked for."""

@@ -199,6 +199,14 @@ def _add_analyses(g: Any) -> None:
     g.add_argument(
         *_names("--save-weights"), action="store_true", help="keep encoding's weights, fitted to all stimuli"
     )
+    g.add_argument(
+        "--target", nargs="+", metavar="NAME[=TSV]",
+        help="what decoding tells: a column of the events, of stimuli.tsv, or of a table",
+    )  # fmt: skip
+    g.add_argument(
+        "--decoder", metavar="NAME",
+        help="logistic, svm, lda, ridge or package.module:object (default: logistic for classes, ridge for numbers)",
+    )  # fmt: skip
     g.add_argument("--rdm", nargs="+", metavar="NAME=PATH", help="measured RDMs, a file a region, in place of brains")
     g.add_argument(
         *_names("--rdm-column"), nargs="+", metavar="NAME[=TSV]",

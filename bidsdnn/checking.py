@@ -11,6 +11,8 @@ from bidsdnn.bids.files import read_json
 from bidsdnn.bids.names import require
 from bidsdnn.config import Config
 from bidsdnn.config_tables import CrossValidation
+from bidsdnn.decoding.checks import check_decoding
+from bidsdnn.decoding.models import decoders_of
 from bidsdnn.encoding.models import check_encoder
 from bidsdnn.encoding.prediction import PREDICT, check_prediction
 from bidsdnn.errors import ConfigError
@@ -29,6 +31,7 @@ SUPPLIED = (
     "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "residuals", "columns",
     "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters", "cv", "parts",
     "save_predictions", "save_weights", "scratch",
+    "targets", "decoder", "decoder_parameters",
 )  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
 
@@ -82,15 +85,16 @@ def check_configuration(config: Config) -> None:
     for column, table in config.columns.items():
         if table is not None:
             check_table(column, table)
-    scheme = CrossValidation.parse(config.cv)
+    scheme = CrossValidation.parse(config.cv or "kfold:10")
     if scheme.file is not None:
         check_table(scheme.column, scheme.file, flag="--cv column:")
+    check_decoding(config)
     check_features(config)
     for name in config.parameters:
-        if name not in (*config.analysis, config.response, config.encoder):
+        if name not in (*config.analysis, config.response, config.encoder, *decoders_of(config)):
             raise ConfigError(
-                f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response "
-                "or --encoder"
+                f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response, "
+                "--encoder or --decoder"
             )
 
 

@@ -93,9 +93,11 @@ class Config(BaseModel):
     radius: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     iterate: Literal["channel", "position"] | None = None
     encoder: str = "ridge"
-    cv: str = "kfold:10"
     save_predictions: bool = False
     save_weights: bool = False
+    decoder: str | None = None
+    target: tuple[str, ...] = ()
+    cv: str | None = None
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
 
@@ -129,10 +131,10 @@ class Config(BaseModel):
     def _absolute_weights(cls, text: str) -> str:
         return _absolute_file(text)
 
-    @field_validator("response", "rdm_metric", "encoder")
+    @field_validator("response", "rdm_metric", "encoder", "decoder")
     @classmethod
-    def _absolute_response(cls, text: str) -> str:
-        return _absolute_name(text)
+    def _absolute_response(cls, text: str | None) -> str | None:
+        return None if text is None else _absolute_name(text)
 
     @field_validator("network", "analysis", "rdm_comparison")
     @classmethod
@@ -141,8 +143,8 @@ class Config(BaseModel):
 
     @field_validator("cv")
     @classmethod
-    def _known_cv(cls, text: str) -> str:
-        return str(CrossValidation.parse(text))
+    def _known_cv(cls, text: str | None) -> str | None:
+        return None if text is None else str(CrossValidation.parse(text))
 
     @field_validator("network_inputs")
     @classmethod
@@ -181,7 +183,7 @@ class Config(BaseModel):
     def _absolute_derivatives(cls, paths: dict[str, Path]) -> dict[str, Path]:
         return {name: path.expanduser().absolute() for name, path in paths.items()}
 
-    @field_validator("rdm_column")
+    @field_validator("rdm_column", "target")
     @classmethod
     def _absolute_columns(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         split = [text.partition("=") for text in texts]
@@ -214,8 +216,12 @@ class Config(BaseModel):
     @property
     def columns(self) -> dict[str, Path | None]:
         """Columns of ``--rdm-column``, and the files they are in; None for the dataset's own tables."""
-        split = [text.partition("=") for text in self.rdm_column]
-        return {name: Path(path) if path else None for name, _, path in split}
+        return _named_tables(self.rdm_column)
+
+    @property
+    def targets(self) -> dict[str, Path | None]:
+        """Columns of ``--target``, as `columns`."""
+        return _named_tables(self.target)
 
     @property
     def networks(self) -> tuple[NetworkSpec, ...]:
@@ -223,6 +229,11 @@ class Config(BaseModel):
         if self.network == ("none",):
             return ()
         return tuple(NetworkSpec.parse(text, weights=self.weights) for text in self.network)
+
+
+def _named_tables(texts: tuple[str, ...]) -> dict[str, Path | None]:
+    split = [text.partition("=") for text in texts]
+    return {name: Path(path) if path else None for name, _, path in split}
 
 
 def _absolute_file(text: str) -> str:

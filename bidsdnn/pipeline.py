@@ -246,13 +246,15 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
     events = [task.events for task in found.tasks]
     columns = read_columns(config.columns, index=study.index, events=events, sub=one.label)
-    scheme = CrossValidation.parse(config.cv)
+    scheme = CrossValidation.parse(config.cv or "kfold:10")
     split = {scheme.column: scheme.file} if scheme.kind == "column" else {}
     parts = read_columns(split, index=study.index, events=events, sub=one.label, flag="--cv column:")
+    targets = read_columns(config.targets, index=study.index, events=events, sub=one.label, flag="--target ")
     single = trials(found.tasks)
     more = {
-        "trials": single, "residuals": residuals_of(single), "columns": columns, "iterate": config.iterate,
-        "stimuli": shown_stimuli(one.shown, study.index.root), "parts": parts.get(scheme.column),
+        "trials": single, "residuals": residuals_of(single), "columns": columns, "targets": targets,
+        "iterate": config.iterate, "stimuli": shown_stimuli(one.shown, study.index.root),
+        "parts": parts.get(scheme.column),
     }  # fmt: skip
     for name in config.analysis:
         if x is not None or name not in NEEDS_NETWORK:

@@ -106,8 +106,8 @@ def trials(tasks: Sequence[Task]) -> Patterns | None:
     Returns
     -------
     Patterns or None
-        One item a trial that was estimated, with ``run`` and ``session``; runs of one usable trial are left out. None
-        where the estimator gives no single trials.
+        One item a trial that was estimated, with ``run``, ``session`` and what the events say of it; runs of one usable
+        trial are left out. None where the estimator gives no single trials.
     """
     used, kept, items = [], [], []
     for task in tasks:
@@ -121,8 +121,13 @@ def trials(tasks: Sequence[Task]) -> Patterns | None:
             continue
         used.append(task)
         kept.append(keep)
-        shown = table.loc[keep, "stim_id"].to_numpy()
-        items.append(pd.DataFrame({"stimulus_id": shown, "run": task.run.name, "session": task.run.ses or ""}))
+        # What the events say of a trial stays with it: labels to decode, conditions to tell apart.
+        events = trials_shown(task).loc[keep].reset_index(drop=True)
+        own = {
+            "stimulus_id": table.loc[keep, "stim_id"].to_numpy(), "run": task.run.name, "session": task.run.ses or "",
+            "task": task.run.task, "run_label": task.run.run,
+        }  # fmt: skip
+        items.append(events.drop(columns=["trial", *own], errors="ignore").assign(**own))
     if not used:
         return None
     groups = (Group("brain", RunsOfTrials(used, kept)),)

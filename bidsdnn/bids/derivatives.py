@@ -47,6 +47,9 @@ DESCRIPTIONS = {
     "desc-networks": "Which of two networks predicts a region better",
     "desc-bestvoxels": "Predicted and measured responses of the voxels that are predicted best",
     "desc-predict": "Responses predicted to stimuli that were not shown",
+    "desc-decoding": "Labels told from the responses of a brain and from a network's layers",
+    "desc-decodingfolds": "How well labels were told in each fold",
+    "desc-confusion": "How often items of each class were taken for each class",
     "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
     "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",
     "desc-searchlightencoding": "Prediction of the responses in each voxel's neighbourhood from a network's layers",
@@ -270,7 +273,9 @@ class Derivatives:
             for (atlas, network), rows in whole.groupby(["atlas", "network"], sort=False, dropna=False):
                 path = self.path("results", ".tsv", **entities, **atlas_entities(atlas), model=network, desc=desc)
                 keys = {**common, "Network": network, "Layers": list(dict.fromkeys(rows.get("layer", [])))}
-                rows = rows.drop(columns=["atlas", *(["network"] if not network else [])])
+                # A region has no layer, and a layer that no brain is compared with has no region.
+                empty = [c for c in ("network", "layer", "region") if c in rows and (rows[c] == "").all()]
+                rows = rows.drop(columns=["atlas", *empty])
                 written.append(self.write_table(path, rows, keys))
         stat = names.label(str(result.sidecar.get("Metric", "correlation")))
         for atlas, (ids, rdms) in result.arrays.items():
