@@ -23,6 +23,7 @@ from bidsdnn import __version__
 from bidsdnn.bids import names
 from bidsdnn.bids.arrays import read_rdms, write_columns, write_covariances, write_rdms
 from bidsdnn.bids.atlases import atlas_entities
+from bidsdnn.bids.descriptions import DESCRIPTIONS
 from bidsdnn.bids.files import read_json, sidecar_path, together, write_json, write_text, write_tsv
 from bidsdnn.bids.wording import COVARIANCE, README
 from bidsdnn.errors import OutputError
@@ -33,44 +34,6 @@ IGNORED = "*.html\nfigures\ngroup\n*_statmap.*\n*_relmat.*\n*_results.*\n*_trial
 IGNORED += "*_predictions.*\n*_weights.*\n"
 # BIDS knows no masks and segmentations of surfaces and CIFTI that have a task in their names.
 IGNORED += "*hemi-*\n*.dlabel.nii\n*.plabel.nii\n*_space-fsLR_*\n"
-DESCRIPTIONS = {
-    "desc-singletrial": "Response to each trial, one volume a trial",
-    "desc-condition": "Response to each stimulus: the mean over its trials of responses z-scored within each run",
-    "desc-timeseries": "Volumes acquired during a stimulus, confounds and drifts taken out",
-    "desc-pca": "Principal components of a network's layers over all stimuli, in place of the layers",
-    "desc-encoding": "Prediction of responses from the activations of a network's layers",
-    "desc-encodingfolds": "Prediction of responses in each fold",
-    "desc-encodingchannel": "Prediction of responses from each channel of a network's layers",
-    "desc-encodingposition": "Prediction of responses from each position of a network's layers",
-    "desc-bestlayer": "Which layer of a network predicts best, and how sure that is",
-    "desc-hierarchy": "Each region's best layer, its depth, and the order of regions along a network",
-    "desc-networks": "Which of two networks predicts a region better",
-    "desc-bestvoxels": "Predicted and measured responses of the voxels that are predicted best",
-    "desc-predict": "Responses predicted to stimuli that were not shown",
-    "desc-decoding": "Labels told from the responses of a brain and from a network's layers",
-    "desc-decodingfolds": "How well labels were told in each fold",
-    "desc-confusion": "How often items of each class were taken for each class",
-    "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
-    "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",
-    "desc-searchlightencoding": "Prediction of the responses in each voxel's neighbourhood from a network's layers",
-    "desc-rsapairs": "Which of two layers is more similar to a brain region, over participants",
-    "desc-rsachannel": "Similarity between the geometry of each channel of a network's layers and of brain regions",
-    "desc-rsaposition": "Similarity between the geometry of each position of a network's layers and of brain regions",
-    "desc-rdmreliability": "Agreement between the geometries of a brain region in several runs or sessions",
-    "desc-byrun": "Dissimilarity of stimuli in each run",
-    "desc-bysession": "Dissimilarity of stimuli in each session",
-    "desc-noise": "Covariance of the noise of a region's voxels, which distances between stimuli were scaled by",
-    "desc-similarity": "Similarity between the geometries of layers, columns and brain regions",
-    "desc-mds": "Layers, columns and brain regions on a plane, by the similarity of their geometries",
-    "desc-peoplemds": "Participants on a plane, by the similarity of the geometries of one brain region",
-    "desc-people": "Similarity between the geometries of one brain region in several participants",
-    "desc-reliability": "Agreement between the responses to repetitions of one stimulus",
-    "desc-quality": "Quality of the data that went into the analysis",
-    "desc-estimation": "What the estimator of the responses chose for each voxel",
-    "desc-volumes": "Motion of each volume, and whether it was fitted",
-    "desc-dropped": "Trials without a response, and why",
-    "desc-brain": "Voxels that lie in the brain masks of all runs",
-}
 
 
 @dataclass(frozen=True)

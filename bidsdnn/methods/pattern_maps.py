@@ -15,9 +15,9 @@ Float = NDArray[np.float64]
 def patterns(x: ArrayLike, decisions: ArrayLike) -> Float:
     """Weights of decoders were turned into patterns: what features do when a decision is larger.
 
-    A = cov(X) W cov(S)^-1 of Haufe et al. (2014, NeuroImage 87, 96-110, equation 6), where S = X W are the decisions, so
-    that A = cov(X, S) cov(S)^-1 needs no weights. Decisions of classes that sum to a constant, as those of two classes
-    do, have the pseudo-inverse in place of the inverse.
+    A = cov(X) W cov(S)^-1 of Haufe et al. (2014, NeuroImage 87, 96-110, equation 6), where S = X W are the decisions,
+    so that A = cov(X, S) cov(S)^-1 needs no weights. Decisions of classes that sum to a constant, as those of two
+    classes do, have the pseudo-inverse in place of the inverse.
 
     Parameters
     ----------
