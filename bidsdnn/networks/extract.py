@@ -266,7 +266,8 @@ class _Job:
                     f"{tuple(items[0].shape)} for {self._path(step.rows[0])}; make it crop or resize to one size"
                 )
         batch = torch.stack(items + items[-1:] * (self.batch_size - len(items)))
-        with self.gate if self.target.type != "cpu" else nullcontext(), torch.inference_mode():
+        # Not in inference mode, in which the recorder could not see whether an output is written over.
+        with self.gate if self.target.type != "cpu" else nullcontext(), torch.no_grad():
             activations = self.record(batch.to(self.target), keep=len(items))
         return step, activations
 

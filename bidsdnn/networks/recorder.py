@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -20,10 +21,12 @@ Reduce = Callable[[str, Tensor], Tensor]
 class Recorder:
     """Forward hooks that keep the outputs of layers, as float32 in main memory, while the context lasts.
 
-    An output is copied at once, because a following in-place activation would overwrite it. Copies go to memory that
-    `release` gave back, if there is any: fresh pages cost more than the copying. Of a tuple, list or mapping the first
-    tensor is taken. ``name#2`` is what the second call of a module in one forward pass gives; the plain name is the
-    last call. Threads may share one recorder: each sees its own batch only.
+    An output is copied at once, because a following in-place activation would overwrite it; copies go to memory that
+    `release` gave back, if there is any, as fresh pages cost more than the copying. Where two batches have shown that
+    nothing writes over a layer's output, in the same forward pass or the next, it is kept as it is, and watched: if it
+    is written over after all, the batch runs again and is copied. (In inference mode tensors cannot be watched.) Of a
+    tuple, list or mapping the first tensor is taken. ``name#2`` is what the second call of a module in one forward
+    pass gives; the plain name is the last call. Threads may share one recorder: each sees its own batch only.
 
     Parameters
     ----------
@@ -61,6 +64,10 @@ class Recorder:
         self._local = threading.local()
         self._handles: list[RemovableHandle] = []
         self._free: dict[tuple[tuple[int, ...], bool], list[Tensor]] = {}
+        self._copies: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
+        self._once: dict[str, Tensor] = {}  # outputs that a first batch left as they were
+        self._intact: set[str] = set()
+        self._changing: set[str] = set()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Recorder:
@@ -94,24 +101,56 @@ class Recorder:
                 self._keep(layer, tensor)
 
     def _keep(self, layer: str, tensor: Tensor) -> None:
-        kept = tensor.detach()[: self._local.keep]
+        local = self._local
+        kept = tensor.detach()[: local.keep]
         if self._reduce:
             kept = self._reduce(layer, kept)
+        if _can_stay(kept):
+            if kept.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
+                local.seen[layer] = kept  # made by the reduction, and nobody else's
+                return
+            if not kept.is_inference() and layer not in self._changing:
+                local.watched[layer] = kept, kept._version
+                if layer in self._intact:
+                    local.seen[layer] = kept
+                    return
         copy = self._empty(tuple(kept.shape))
-        self._local.seen[layer] = copy.copy_(kept)
+        local.seen[layer] = copy.copy_(kept)
+
+    def _learn(self, seen: dict[str, Tensor], watched: dict[str, tuple[Tensor, int]]) -> bool:
+        """Find out which outputs stay as they are; whether all that were kept without a copy did."""
+        whole = True
+        for layer, (output, before) in watched.items():
+            held = seen[layer] is output
+            same = output._version == before and (held or torch.equal(output, seen[layer]))
+            with self._lock:
+                first = None if held else self._once.pop(layer, None)
+                if not same or (first is not None and first.data_ptr() == output.data_ptr()):
+                    # Written over in this pass; or the module's own memory, which the next pass writes over.
+                    self._changing.add(layer)
+                    self._intact.discard(layer)
+                    whole &= not held
+                elif first is not None:
+                    self._intact.add(layer)
+                elif not held:
+                    self._once[layer] = output
+        return whole
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
         with self._lock:
             free = self._free.get((shape, torch.is_inference_mode_enabled()))
             if free:
                 return free.pop()
-        return torch.empty(shape, dtype=torch.float32)
+            made = torch.empty(shape, dtype=torch.float32)
+            self._copies[id(made)] = made
+        return made
 
     def release(self, tensors: Iterable[Tensor]) -> None:
-        """Give back what a call returned and nobody looks at any more: later calls write over it."""
+        """Give back what a call returned and nobody looks at any more: later calls write over the copies among it."""
         with self._lock:
             for tensor in tensors:
-                self._free.setdefault((tuple(tensor.shape), tensor.is_inference()), []).append(tensor)
+                if self._copies.get(id(tensor)) is tensor:
+                    self._free.setdefault((tuple(tensor.shape), tensor.is_inference()), []).append(tensor)
 
     def __call__(self, batch: Tensor, *, keep: int | None = None) -> dict[str, Tensor]:
         """Run a batch and return what the layers gave.
@@ -135,11 +174,14 @@ class Recorder:
         """
         local = self._local
         local.size, local.keep = len(batch), keep
-        local.seen, local.calls = {}, {}
-        self._module(batch)
+        whole = False
+        while not whole:  # twice at most a layer: what was written over once is copied from then on
+            local.seen, local.calls, local.watched = {}, {}, {}
+            self._module(batch)
+            whole = self._learn(local.seen, local.watched)
         seen: dict[str, Tensor] = local.seen
         calls: dict[str, int] = local.calls
-        local.seen = {}
+        local.seen, local.watched = {}, {}
         if self._lenient:
             parts = {name: [f"{name}#{k + 1}" for k in range(calls.get(name, 0))] for name in self._hooked}
             names = [part for name in self._layers for part in (name, *(parts[name] if len(parts[name]) > 1 else []))]
@@ -149,6 +191,12 @@ class Recorder:
             raise ConfigError(f"layer {', '.join(unreached[:5])} is never reached by a forward pass of the network; "
                               f"{_fewer_calls(unreached[0], calls)}leave it out")  # fmt: skip
         return {layer: seen[layer] for layer in self._layers}
+
+
+def _can_stay(kept: Tensor) -> bool:
+    """Whether a tensor is what is wanted already, and holds no more memory than a copy would."""
+    plain = kept.device.type == "cpu" and kept.dtype == torch.float32
+    return plain and kept.untyped_storage().nbytes() <= kept.numel() * kept.element_size()
 
 
 def _fewer_calls(layer: str, calls: dict[str, int]) -> str:

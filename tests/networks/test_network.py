@@ -292,3 +292,55 @@ def test_released_memory_is_used_again(awkward):
         again = record(second)["conv"]
         assert again.data_ptr() == place
         assert torch.equal(again, kept)
+
+
+class Sly(nn.Module):
+    """Layers whose outputs are written over: at once, by the next pass, or from the third pass on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.over, self.late, self.own = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), Own()
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        x = self.over(self.plain(x)).add_(1)
+        late = self.late(x)
+        x = late.relu() if self.passes < 3 else late.mul_(2)
+        return self.own(x)
+
+
+class Own(nn.Module):
+    """Gives the same memory in every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = torch.empty(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.memory.copy_(x)
+
+
+def test_only_outputs_that_nothing_writes_over_are_kept_without_a_copy():
+    sly, layers = Sly().eval(), ["plain", "over", "late", "own"]
+    expected: list[dict[str, Tensor]] = []
+    for name in layers:
+        sly.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: expected[-1].update({name: output.clone()})
+        )
+    batches, found = [torch.randn(2, 3) for _ in range(5)], []
+    with torch.no_grad(), Recorder(sly, layers) as record:
+        for batch in batches:
+            expected.append({})
+            found.append(record(batch))
+            assert sly.passes == len(found) + (len(found) > 2)  # the third was run again, and only that
+        assert record._intact == {"plain"}
+        assert record._changing == {"over", "late", "own"}
+        for seen, hand in zip(found, expected, strict=True):
+            for name in layers:
+                torch.testing.assert_close(seen[name], hand[name], rtol=0, atol=0)
+        # What is given back and written over is the recorder's own memory alone.
+        kept = {name: value.clone() for name, value in found[4].items()}
+        record.release([found[4]["plain"]])
+        record(batches[0])
+        torch.testing.assert_close(found[4]["plain"], kept["plain"], rtol=0, atol=0)
