@@ -201,7 +201,10 @@ def _with_known(stimuli: Stimuli, known: Mapping[str, str]) -> Stimuli:
 
 def _read(path: Path, layers: Sequence[str], label: str) -> Patterns:
     ids, stored = read_activations(path, layers)
-    groups = tuple(Group(layer, values, label, values.unit_shape) for layer, values in zip(layers, stored, strict=True))
+    groups = tuple(
+        Group(layer, values, label, values.unit_shape, values.channel_axis)
+        for layer, values in zip(layers, stored, strict=True)
+    )
     return Patterns(pd.DataFrame({"stimulus_id": ids}), groups)
 
 

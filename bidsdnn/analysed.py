@@ -18,7 +18,7 @@ from bidsdnn.decoding.models import decoders_of
 from bidsdnn.encoding.models import source_of
 from bidsdnn.errors import DataError
 from bidsdnn.extraction import activations_path
-from bidsdnn.features import described
+from bidsdnn.features import described, references
 from bidsdnn.geometry import PIXELS, own_sources
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.extract import device as torch_device
@@ -140,7 +140,11 @@ def _sidecar(
     said = f"{result.sidecar.get('Methods', '')}{described(config)}".strip()
     networks = dict.fromkeys(group.network for group in (x.groups if x else ()))
     made = activations_of(study.derivatives, networks, pca=config.pca)
-    return {**result.sidecar, **made, "Methods": said, "Settings": {**made_by, **chosen}, "Sources": sources}
+    cited = list(dict.fromkeys([*result.sidecar.get("References", ()), *references(config)]))
+    settings = {**made_by, **chosen}
+    return {
+        **result.sidecar, **made, "Methods": said, "References": cited, "Settings": settings, "Sources": sources,
+    }  # fmt: skip
 
 
 def activations_of(derivatives: Derivatives, networks: Iterable[str], *, pca: float | None) -> dict[str, Any]:

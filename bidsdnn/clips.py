@@ -173,7 +173,7 @@ def without(shown: Presented, bad: Mapping[str, str], *, skip: bool) -> Presente
             trial=rows["trial"].to_numpy(dtype=bool) & ~out, stimulus_id=rows["stimulus_id"].where(~out, None)
         )
     stimuli = shown.stimuli[~shown.stimuli["stimulus_id"].isin(theirs)].reset_index(drop=True)
-    return replace(shown, events=events, stimuli=stimuli)
+    return replace(shown, events=events, stimuli=stimuli, skipped=tuple(theirs))
 
 
 def all_readable(config: Config, loaded: Sequence[Outcome], root: Path) -> list[Outcome]:

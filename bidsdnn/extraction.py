@@ -101,6 +101,7 @@ def reduction_of(
         projection=projection,
         dtype=config.activation_dtype,
         seed=config.random_seed,
+        modules={} if network is None else dict(network.module.named_modules()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from bidsdnn.lookup import closest
 from bidsdnn.methods.continuous import RESAMPLINGS, on_run, resample
 from bidsdnn.methods.responses import HRFS
 from bidsdnn.networks import controls
+from bidsdnn.parallel import Outcome, attempt
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import Task
+from bidsdnn.report.methods import REFERENCES
 from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, fitted_volumes, presentations
 
 _WINDOWS = ("mean", "sum")
@@ -112,6 +115,50 @@ def _check_alignment(name: str, config: Config, own: Mapping[str, Any]) -> None:
         raise ConfigError(f"parameters.timeseries.method = {method!r}: {closest(str(method), RESAMPLINGS)}")
 
 
+def covered(config: Config, loaded: Sequence[Outcome]) -> list[Outcome]:
+    """Open the feature spaces, and look for what each participant was shown, before hours are spent on responses.
+
+    Parameters
+    ----------
+    config : Config
+    loaded : sequence of Outcome
+        Values are participants, with `runs` and with what was shown as `shown`.
+
+    Returns
+    -------
+    list of Outcome
+        Those whose stimuli or runs have no features fail.
+
+    Raises
+    ------
+    DataError, MissingInputError
+        If a feature space cannot be read.
+    """
+    spaces = [read_features(name, path) for name, path in config.features.items()]
+
+    def found(one: Any) -> Any:
+        ids = one.shown.stimuli["stimulus_id"].tolist()
+        for space in spaces:
+            if config.response != "timeseries":
+                space.rows(ids)
+                continue
+            _require_moments(space)
+            for name in () if space.recordings else ids:
+                space.course_of(name)
+            for run in one.runs if space.recordings else ():
+                space.recording(run)
+        return one
+
+    return [one if one.error is not None else attempt(partial(found, one.value), one.name) for one in loaded]
+
+
+def _require_moments(space: Features) -> None:
+    if space.stimuli is not None:
+        raise DataError(
+            f"--features {space.name}={space.path}: one row a stimulus says nothing of its moments; give onsets"
+        )
+
+
 def described(config: Config) -> str:
     """How feature spaces come to the responses, in sentences for the Methods; empty where there are none.
 
@@ -148,6 +195,13 @@ def described(config: Config) -> str:
     )
 
 
+def references(config: Config) -> list[str]:
+    """Works that what `described` says rests on, as keys of `bidsdnn.report.methods.REFERENCES`."""
+    reduced = {"random-projection": config.projection is not None, "dnnbrain": config.pca is not None}
+    made = [key for key, used in reduced.items() if used and config.networks]
+    return made + [name for name in config.computed_features if name in REFERENCES]
+
+
 def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patterns, list[tuple[Patterns, str]]]:
     """Read the feature spaces and bring them to a participant's responses.
 
@@ -178,16 +232,16 @@ def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patt
     kept, found = np.ones(len(brain), dtype=bool), []
     for space in spaces:
         alignment = Alignment.of(space.name, config)
-        values, covered = _at_volumes(space, tasks, rows, alignment)
-        if uncovered == "error" and not covered.all():
-            first = rows[~covered].iloc[0]
+        values, inside = _at_volumes(space, tasks, rows, alignment)
+        if uncovered == "error" and not inside.all():
+            first = rows[~inside].iloc[0]
             raise DataError(
-                f"--features {space.name}={space.path}: nothing for {int((~covered).sum())} of {len(rows)} volumes, "
+                f"--features {space.name}={space.path}: nothing for {int((~inside).sum())} of {len(rows)} volumes, "
                 f"the first {first['item']} in {tasks[first['task']].run.name}; give more samples, trim the ends, "
                 'or say [parameters.timeseries] uncovered = "drop" or "zero"'
             )
         if uncovered == "drop":
-            kept &= averaged(rows, covered[:, None].astype(float))[:, 0] == 1
+            kept &= averaged(rows, inside[:, None].astype(float))[:, 0] == 1
         made = digest(
             {"features": space.content_of([t.run for t in tasks]), "alignment": vars(alignment), "as": uncovered}
         )
@@ -206,18 +260,15 @@ def _at_volumes(
     space: Features, tasks: Sequence[Task], rows: pd.DataFrame, alignment: Alignment
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features at each volume of all runs, and which volumes lie within the samples."""
-    if space.stimuli is not None:
-        raise DataError(
-            f"--features {space.name}={space.path}: one row a stimulus says nothing of its moments; give onsets"
-        )
-    values, covered = [], []
+    _require_moments(space)
+    values, within = [], []
     for number, task in enumerate(tasks):
         part, tr = rows[rows["task"] == number], task.run.tr
         frames, nuisance = fitted_volumes(task)
         if space.recordings:
             course = space.recording(task.run)
             _check_rate(space, course, tr, alignment)
-            covered.append(_covered(course, part["onset"].to_numpy(), tr))
+            within.append(_covered(course, part["onset"].to_numpy(), tr))
             whole = resample(course.values, course.times, frames, step=tr, **vars(alignment))
         else:
             shown = presentations(task)
@@ -227,13 +278,13 @@ def _at_volumes(
                 _check_rate(space, course, tr, alignment)
                 of = (part["stimulus"] == name).to_numpy()
                 inside[of] = _covered(course, part["time"].to_numpy()[of], tr)
-            covered.append(inside)
+            within.append(inside)
             whole = on_run(courses, shown, frames, step=tr, **vars(alignment))
         # As from the responses: a regression on what is left is the one with the nuisance in the model.
         basis = np.linalg.qr(nuisance / np.maximum(np.linalg.norm(nuisance, axis=0), 1e-300))[0]
         whole -= basis @ (basis.T @ whole)
         values.append(whole[part["fitted"]])
-    return np.vstack(values), np.concatenate(covered)
+    return np.vstack(values), np.concatenate(within)
 
 
 def _covered(course: Course, times: np.ndarray, tr: float) -> np.ndarray:

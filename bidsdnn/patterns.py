@@ -60,12 +60,15 @@ class Group:
         Label of the network it belongs to; empty for a brain.
     shape : tuple of int
         Of one item's values before they were flattened; empty where it is not known.
+    channel_axis : int or None
+        Which axis of that shape is the channels; None where it is not known.
     """
 
     name: str
     values: Any
     network: str = ""
     shape: tuple[int, ...] = ()
+    channel_axis: int | None = None
 
     def gram(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Inner products of the rows, shape (n, n), the rows' sums, and the number of columns."""

@@ -26,6 +26,7 @@ from bidsdnn.computed import computed_features
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import check_room
+from bidsdnn.features import covered
 from bidsdnn.journal import Journal, software
 from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.inputs import require_modality
@@ -113,7 +114,7 @@ def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) ->
     """
     if config.response == PRECOMPUTED:
         found = partial(_precomputed, config, dataset, index)
-        return [attempt(partial(found, label), f"sub-{label}") for label in dataset.participants]
+        return covered(config, [attempt(partial(found, label), f"sub-{label}") for label in dataset.participants])
     tables: dict[str, Outcome] = {}
     for label in dataset.participants:
         tables[label] = attempt(partial(_events, config, dataset, label), f"sub-{label}")
@@ -137,7 +138,9 @@ def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) ->
     loaded = [
         one if one.error is not None else attempt(partial(load, label), one.name) for label, one in tables.items()
     ]
-    return all_readable(config, loaded, index.root) if config.networks or config.computed_features else loaded
+    if config.networks or config.computed_features:
+        loaded = all_readable(config, loaded, index.root)
+    return covered(config, loaded) if config.analysis_level == "participant" else loaded
 
 
 def _precomputed(config: Config, dataset: Dataset, index: StimulusIndex, label: str) -> Participant:
@@ -205,8 +208,13 @@ def about(study: Study, one: Participant, left_out: Sequence[str], meshes: Meshe
 
 def notes(config: Config, one: Participant) -> list[str]:
     """What was left out, in sentences for the report."""
+    gone = one.shown.skipped
+    unread = [
+        f"{len(gone)} {'stimulus' if len(gone) == 1 else 'stimuli'} that could not be read left out with their trials, "
+        f"as --skip-unreadable asks: {', '.join(gone[:10])}{', ...' if len(gone) > 10 else ''}."
+    ]
     if config.networks or config.features or config.computed_features:
-        return []
+        return unread if gone else []
     left_out = [name for name in config.analysis if name in NEEDS_NETWORK]
     return [
         "No network was asked for (--network none): "

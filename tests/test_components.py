@@ -87,6 +87,7 @@ def test_the_command_line_encodes_from_components(demo_dataset, tmp_path, capsys
     sidecar = json.loads(next(out.glob("sub-01/func/*desc-encoding_results.json")).read_text())
     assert "summarised over its positions by its mean" in sidecar["Methods"]
     assert "their first 4 principal components" in sidecar["Methods"]
+    assert "dnnbrain" in sidecar["References"]
     assert main([str(demo_dataset), str(out), "dnn", "--pca", "0"]) == 2
     with pytest.raises(SystemExit):
         main([str(demo_dataset), str(out), "dnn", "--pca", "many"])

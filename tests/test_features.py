@@ -46,6 +46,7 @@ def test_a_stimulus_without_a_row_is_named(finished, table, tmp_path, capsys):
     options = ["--network", "none", "--participant-label", "01", "--features", f"mine={tmp_path / 't.npz'}"]
     assert main([str(finished.bids), str(tmp_path / "out"), "participant", *options, "--nprocs", "1"]) == 65
     assert f"nothing for stimulus '{gone}'" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("sub-01/**/*.nii.gz"))  # said before responses were estimated
 
 
 def test_features_are_not_called_as_a_network(finished, table, tmp_path, capsys):

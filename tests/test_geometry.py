@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -337,10 +339,14 @@ def test_units_of_a_layer(shape):
     np.testing.assert_array_equal(grid.read(flat, "position", 0, grid.positions).size, flat.size)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("iterate", ["channel", "position"])
-def test_each_channel_or_position_in_bounded_memory(iterate, monkeypatch):
+def test_each_channel_or_position_in_bounded_memory(iterate, channels_last, monkeypatch):
     x = layers(conv=(3, 4, 5))
     values = x.groups[0].values.reshape(N, 3, 4, 5)
+    if channels_last:
+        moved = values.transpose(0, 2, 3, 1).reshape(N, 60)
+        x = replace(x, groups=(replace(x.groups[0], values=moved, shape=(4, 5, 3), channel_axis=2),))
     units = {
         "channel": values.transpose(1, 0, 2, 3).reshape(3, N, 20),
         "position": values.transpose(2, 3, 0, 1).reshape(20, N, 3),

@@ -155,6 +155,7 @@ def test_unreadable_stimuli_stop_the_run_or_are_left_out(datasets, tmp_path, cap
     manifest = read_table(tmp_path / "out" / "stimuli" / "stimuli.tsv")
     assert len(manifest) == 3 * PARTS and not manifest["stimulus_id"].str.startswith("s2").any()
     assert scores(tmp_path / "out", "envelope")["driven"] > 0.6
+    assert "could not be read left out with their trials" in (tmp_path / "out" / "sub-01.html").read_text("utf-8")
 
 
 def test_stereo_needs_an_option(datasets, tmp_path, capsys):

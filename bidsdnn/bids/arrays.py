@@ -34,6 +34,8 @@ class Stored:
         rows are no longer these stops the run, so that rows cannot slip.
     unit_shape : tuple of int
         Shape of one stimulus' activations; empty where the file does not say.
+    channel_axis : int or None
+        Which axis of it is the channels; None where the file does not say.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Stored:
     shape: tuple[int, int]
     rows: str
     unit_shape: tuple[int, ...] = ()
+    channel_axis: int | None = None
 
     def __getitem__(self, key: tuple[Any, Any]) -> np.ndarray:
         with h5py.File(self.path, "r") as file:
@@ -86,11 +89,12 @@ def read_activations(path: Path, layers: Sequence[str]) -> tuple[list[str], list
     """
     with h5py.File(path, "r") as file:
         ids = file["stim_id"][:]
-        shapes = [tuple(int(size) for size in file[layer].attrs.get("shape", ())) for layer in layers]
-        stored = [
-            Stored(path, layer, file[layer].shape, _rows_hash(ids), shape)
-            for layer, shape in zip(layers, shapes, strict=True)
-        ]
+        hashed, stored = _rows_hash(ids), []
+        for layer in layers:
+            said = file[layer].attrs
+            shape = tuple(int(size) for size in said.get("shape", ()))
+            axis = int(said["channel_axis"]) if "channel_axis" in said else None
+            stored.append(Stored(path, layer, file[layer].shape, hashed, shape, axis))
     return [name.decode() for name in ids], stored
 
 

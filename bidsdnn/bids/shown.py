@@ -39,12 +39,15 @@ class Presented:
         Stimuli that no file was found for, sorted.
     datalad : list of str
         Stimuli whose file is a DataLad link without content, sorted.
+    skipped : tuple of str
+        Stimuli that were left out because they could not be read.
     """
 
     events: dict[Path, pd.DataFrame]
     stimuli: pd.DataFrame
     missing: list[str]
     datalad: list[str]
+    skipped: tuple[str, ...] = ()
 
 
 def presented(

@@ -39,13 +39,14 @@ class Grid:
     channels_first: bool
 
     @classmethod
-    def of(cls, shape: Sequence[int]) -> Grid:
-        """Read the layout from the shape of a picture's activations."""
-        if len(shape) == 1:
-            return cls(int(shape[0]), (), True)
-        if len(shape) == 2:
-            return cls(int(shape[1]), (int(shape[0]),), False)
-        return cls(int(shape[0]), tuple(int(size) for size in shape[1:]), True)
+    def of(cls, shape: Sequence[int], channel_axis: int | None = None) -> Grid:
+        """Read the layout from the shape of a picture's activations, and which axis is the channels if that is known.
+
+        Where it is not, two axes are tokens x channels, and of more the first is the channels.
+        """
+        sizes = tuple(int(size) for size in shape)
+        axis = (len(sizes) == 2) * 1 if channel_axis is None else channel_axis
+        return cls(sizes[axis], sizes[:axis] + sizes[axis + 1 :], axis == 0)
 
     @property
     def positions(self) -> int:
@@ -93,7 +94,7 @@ class UnitTests:
         """A row each unit, region and comparison; p_fwe is over the layer's units."""
         if not group.shape:
             raise DataError(f"{group.name}: the shape of its activations is not known; extract them again")
-        grid = Grid.of(group.shape)
+        grid = Grid.of(group.shape, group.channel_axis)
         return pd.concat(
             [
                 self._table(group, grid, atlas, comparison)

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bidsdnn import __version__
-from bidsdnn.errors import ConfigError, DataError, DatasetError
+from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.networks.inputs import prepared, require_modality
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.recorder import Recorder
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.store import Store
-from bidsdnn.networks.work import Known, Rows, Step, contents, copy, plan, shapes_in
+from bidsdnn.networks.work import Known, Rows, Step, contents, copy, described_in, plan
 from bidsdnn.stimuli import Stimuli
 
 RESERVED = ("stim_id", "sha256")
@@ -140,11 +140,11 @@ def extract(
     """Activations of all layers were recorded in one forward pass over the stimuli.
 
     The file has one dataset a layer, named by the layer, float32 (or float16) of shape (n_stimuli, units), with the
-    unflattened shape in its attribute ``shape``; ``stim_id`` and ``sha256``, the rows' ids and the hashes of
-    their files; and on the root what they were made of: ``network``, ``label``, ``weights``,
-    ``weights_sha256``, ``seed``, ``preprocessing``, ``layers`` (JSON), ``reduction`` (JSON), ``batch_size`` and
-    ``versions`` (JSON). The last batch is filled up by repeating its last picture, because a network's output
-    changes in the last bits with the size of the batch.
+    unflattened shape in its attribute ``shape`` and which axis of it is the channels in ``channel_axis``;
+    ``stim_id`` and ``sha256``, the rows' ids and the hashes of their files; and on the root what they were made of:
+    ``network``, ``label``, ``weights``, ``weights_sha256``, ``seed``, ``preprocessing``, ``layers`` (JSON),
+    ``reduction`` (JSON), ``batch_size`` and ``versions`` (JSON). The last batch is filled up by repeating its
+    last picture, because a network's output changes in the last bits with the size of the batch.
 
     An extraction that was interrupted, or ran out of disk, goes on where it stopped when the same is asked again.
 
@@ -215,28 +215,31 @@ def extract(
                     for step, activations in _in_order(job, steps, workers=workers):
                         if not store.is_open:
                             shapes = {layer: tuple(values.shape[1:]) for layer, values in activations.items()}
-                            _lay_out(store, texts, attributes, layers, shapes, rows, known, reduction.dtype)
+                            _lay_out(store, texts, attributes, layers, shapes, rows, known, reduction)
                         writer.put(job, step, activations)
                         del activations  # before the next batch is made, not after
                         bar.update(len(step.rows))
             if not store.is_open:  # every row is known, and every layer
-                _lay_out(store, texts, attributes, layers, {}, rows, known, reduction.dtype)
+                _lay_out(store, texts, attributes, layers, {}, rows, known, reduction)
         store.finish()
-    except (ConfigError, DatasetError):
+    except ConfigError:
         store.discard()
         raise
-    except BaseException:
+    except BaseException:  # a stimulus that could not be read too, which the next run may find whole
         store.leave()
         raise
 
 
 def _lay_out(
     store: Store, texts: dict[str, list[str]], attributes: dict[str, Any], layers: Sequence[str],
-    shapes: dict[str, tuple[int, ...]], rows: Rows, known: Known | None, dtype: str,
+    shapes: dict[str, tuple[int, ...]], rows: Rows, known: Known | None, reduction: Reduction,
 ) -> None:  # fmt: skip
     """Make the file, and copy into it what is known."""
-    shapes = shapes | shapes_in(known, layers)
-    store.create(texts, attributes, {layer: shapes[layer] for layer in layers}, n=len(rows.names), dtype=dtype)
+    made = {
+        layer: {"shape": shape, "channel_axis": reduction.channels.get(layer, 0)} for layer, shape in shapes.items()
+    }
+    made |= described_in(known, layers)
+    store.create(texts, attributes, {layer: made[layer] for layer in layers}, n=len(rows.names), dtype=reduction.dtype)
     complete = set(known.contents) if known and set(layers) <= set(known.layers) else set()
     if known:
         copy(known, rows, layers, store)

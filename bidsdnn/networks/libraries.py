@@ -272,12 +272,13 @@ def _hf_preparation(processor: Any, config: Any, takes: str, asked: str) -> tupl
     frames = getattr(config, "num_frames", None)
     if frames is None:
         return "image", (lambda picture: processor(picture, return_tensors="pt")[takes][0], words)
+    rate = float(getattr(processor, "fps", None) or getattr(config, "fps", None) or FRAMES_PER_SECOND)
 
     def prepare(clip: tuple[Any, float]) -> Tensor:
-        taken = frames_of(clip, frames=frames, rate=FRAMES_PER_SECOND)
+        taken = frames_of(clip, frames=frames, rate=rate)
         return processor(list(taken), return_tensors="pt")[takes][0]
 
-    return "video", (prepare, f"{frames} frames at {FRAMES_PER_SECOND:g} a second around the clip's middle, {words}")
+    return "video", (prepare, f"{frames} frames at {rate:g} a second around the clip's middle, {words}")
 
 
 def _hf_sounds(processor: Any, takes: str, words: str) -> Preparation:

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bidsdnn.errors import ConfigError
 from bidsdnn.methods.reduce import histogram, power_spectrum, sparse_projection
+from bidsdnn.networks.axes import channel_axis
 
 TOKENS = ("all", "cls", "mean")
 POOLING = {
@@ -55,6 +56,8 @@ class Reduction:
         ``float32`` or ``float16``, of what is stored.
     seed : int
         Of the projection.
+    modules : mapping of str to nn.Module
+        By layer, from which `channel_axis` knows where its channels are; of others the shape decides.
 
     Raises
     ------
@@ -68,6 +71,9 @@ class Reduction:
     projection: int | None = None
     dtype: str = "float32"
     seed: int = 0
+    modules: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
+    channels: dict[str, int] = field(default_factory=dict, repr=False)
+    """By layer that was reduced, which axis of what is stored has the channels; filled by each call."""
     _matrices: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -147,17 +153,19 @@ class Reduction:
         ConfigError
             If a mask names an index, or an axis, that the layer does not have.
         """
-        if self.tokens != "all" and values.ndim == 3:
-            values = values[:, 0] if self.tokens == "cls" else values.mean(1)
+        channel = channel_axis(values.shape[1:], self.modules.get(layer.partition("#")[0]))
+        if self.tokens != "all" and values.ndim == 3 and channel == 1:
+            values, channel = (values[:, 0] if self.tokens == "cls" else values.mean(1)), 0
         for pattern, axes in self.mask.items():
             if axes and (layer == pattern or fnmatchcase(layer.partition("#")[0], pattern)):
-                values = _masked(layer, values, axes)
+                values = _masked(layer, values, axes, channel)
         if self.pooling and values.ndim > 2:
-            values = self._pooled(layer, values)
-        return self._projected(layer, values) if self.projection else values
+            values, channel = self._pooled(layer, values.movedim(channel + 1, 1)), 0
+        values = self._projected(layer, values) if self.projection else values
+        self.channels[layer] = channel if values.ndim > 2 else 0
+        return values
 
     def _pooled(self, layer: str, values: Tensor) -> Tensor:
-        values = values.movedim(channel_axis(values.shape[1:]) + 1, 1)
         how, number = str(self.pooling).partition(":")[0], self._number
         if how == "grid":
             size = [min(number, length) for length in values.shape[2:]]
@@ -191,25 +199,6 @@ class Reduction:
         return torch.from_numpy(np.ascontiguousarray((self._matrices[layer, units] @ flat.T).T))
 
 
-def channel_axis(shape: Sequence[int]) -> int:
-    """Say which axis of one stimulus' activations is the channels.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Without the axis of stimuli.
-
-    Returns
-    -------
-    int
-        The first in feature maps; the last in tokens (two axes), and in maps whose last axis alone differs from the
-        one before it where that is square, as (14, 14, 192) of a Swin transformer.
-    """
-    if len(shape) == 2 or (len(shape) > 2 and shape[-1] != shape[-2] == shape[-3]):
-        return len(shape) - 1
-    return 0
-
-
 def pool_positions(values: Tensor, how: str) -> Tensor:
     """Summarise the last axis.
 
@@ -236,9 +225,8 @@ def pool_positions(values: Tensor, how: str) -> Tensor:
     return values.abs().sum(-1) if how == "l1" else values.square().sum(-1).sqrt()
 
 
-def _masked(layer: str, values: Tensor, axes: Mapping[str, Sequence[int]]) -> Tensor:
+def _masked(layer: str, values: Tensor, axes: Mapping[str, Sequence[int]], channel: int) -> Tensor:
     """Keep the indices of interest."""
-    channel = channel_axis(values.shape[1:])
     rest = [axis for axis in range(values.ndim - 1) if axis != channel]
     # Of films, the last two axes are rows and columns; of tokens, the only one is rows.
     of = {"channel": channel} | dict(zip(AXES[1:], rest[-2:], strict=False))

@@ -61,8 +61,8 @@ class Store:
             return None
 
     def create(
-        self, texts: Mapping[str, Sequence[str]], attributes: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
-        *, n: int, dtype: str,
+        self, texts: Mapping[str, Sequence[str]], attributes: Mapping[str, Any],
+        layers: Mapping[str, Mapping[str, Any]], *, n: int, dtype: str,
     ) -> None:  # fmt: skip
         """Lay the file out.
 
@@ -72,8 +72,8 @@ class Store:
             Datasets of one text a row.
         attributes : mapping
             Of the root.
-        shapes : mapping of str to tuple of int
-            Of one row of each layer, before it is flattened.
+        layers : mapping of str to mapping of str to numbers
+            Attributes of each layer, among them ``shape``, that of one row before it is flattened.
         n : int
             Rows.
         dtype : str
@@ -90,10 +90,11 @@ class Store:
                     kind = h5py.string_dtype("utf-8", max(map(len, encoded)))
                     file.create_dataset(name, data=np.array(encoded, dtype=kind), track_times=False)
                 file.attrs.update(attributes)
-                for layer, shape in shapes.items():
-                    units = int(np.prod(shape, dtype=np.int64))
+                for layer, described in layers.items():
+                    units = int(np.prod(described["shape"], dtype=np.int64))
                     made = file.create_dataset(layer, (n, units), dtype, dcpl=early.copy(), track_times=False)
-                    made.attrs["shape"] = np.array(shape, dtype=np.int64)
+                    for name, numbers in described.items():
+                        made.attrs[name] = np.asarray(numbers, dtype=np.int64)
             self._open()
         except OSError as error:
             raise self._failed(error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -111,12 +112,12 @@ def plan(
     return groups
 
 
-def shapes_in(known: Known | None, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the layers that an earlier file has, before they were flattened."""
+def described_in(known: Known | None, layers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Attributes of the layers that an earlier file has: their shapes before they were flattened, and channels."""
     if known is None:
         return {}
     with h5py.File(known.path, "r") as file:
-        return {layer: tuple(map(int, file[layer].attrs["shape"])) for layer in layers if layer in known.layers}
+        return {layer: dict(file[layer].attrs) for layer in layers if layer in known.layers}
 
 
 def copy(known: Known, rows: Rows, layers: Sequence[str], store: Store) -> None:

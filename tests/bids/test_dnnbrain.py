@@ -244,11 +244,16 @@ def test_many_activations_go_in_blocks(tmp_path, monkeypatch):
     values = RNG.normal(size=(130, 23, 3, 5))
     tokens = RNG.normal(size=(130, 6, 8)).astype(np.float32)
     groups = [Group("c", values.reshape(130, -1), shape=(23, 3, 5)), Group("t", tokens.reshape(130, -1), shape=(6, 8))]
+    last = values.transpose(0, 2, 3, 1).reshape(130, -1)
+    groups.append(Group("s", last, shape=(3, 5, 23), channel_axis=2))
+    groups.append(Group("w", tokens.reshape(130, -1), shape=(6, 8), channel_axis=0))
     write_act(tmp_path / "x.act.h5", groups)
     with h5py.File(tmp_path / "x.act.h5") as file:
         np.testing.assert_array_equal(file["c"][()], values)
         assert file["c"].dtype == np.float64
+        np.testing.assert_array_equal(file["s"][()], values)
         np.testing.assert_array_equal(file["t"][()], tokens.transpose(0, 2, 1)[..., None])
+        np.testing.assert_array_equal(file["w"][()], tokens[..., None])
     with pytest.raises(ValueError, match="up to three axes"):
         write_act(tmp_path / "z.act.h5", [Group("v", np.zeros((2, 16)), shape=(2, 2, 2, 2))])
     with pytest.raises(ValueError, match="without '/'"):

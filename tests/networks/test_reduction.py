@@ -7,10 +7,12 @@ import pytest
 import torch
 from scipy.signal import periodogram
 from sklearn.random_projection import SparseRandomProjection
+from torch import nn
 
 from bidsdnn.errors import ConfigError
 from bidsdnn.methods.reduce import random_dimensions, sparse_projection
-from bidsdnn.networks.reduction import Reduction, channel_axis
+from bidsdnn.networks.axes import channel_axis
+from bidsdnn.networks.reduction import Reduction
 
 
 @pytest.fixture
@@ -77,6 +79,31 @@ def test_channel_axis():
         0, 1, 0, 2, 0, 0,
     ]  # fmt: skip
     assert channel_axis((8, 7, 7, 96)) == 3
+
+
+def test_a_modules_last_weights_say_where_its_channels_are():
+    """What shapes alone get wrong, or leave open."""
+    swin = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 64))
+    assert channel_axis((64, 64, 96), nn.Conv2d(1, 64, 3)) == 0
+    assert channel_axis((64, 64, 96), swin) == 0  # 64 channels are first here, and nowhere else
+    assert channel_axis((64, 64, 64), swin) == 2
+    assert channel_axis((64, 64, 64), nn.Sequential(nn.Conv2d(1, 64, 3), nn.ReLU())) == 0
+    assert channel_axis((512, 49), nn.Conv1d(1, 512, 3)) == 0
+    assert channel_axis((49, 512), nn.LayerNorm(512)) == 1
+    assert channel_axis((7, 7, 768), nn.ReLU()) == 2
+    assert channel_axis((96,), nn.Linear(3, 96)) == 0
+
+
+def test_tokens_and_maps_of_modules_are_reduced_along_their_own_axes():
+    sound = torch.randn(2, 6, 49)
+    reduction = Reduction(tokens="cls", modules={"conv": nn.Conv1d(1, 6, 3)})
+    assert reduction("conv", sound) is sound  # channels x time are no tokens
+    maps = torch.randn(2, 6, 6, 4)
+    pooled = Reduction(pooling="mean", modules={"conv": nn.Conv2d(1, 6, 3)})
+    np.testing.assert_allclose(pooled("conv", maps), maps.numpy().mean((2, 3)), rtol=1e-5, atol=1e-6)
+    whole = Reduction(modules={"swin": nn.Linear(3, 4)})
+    assert whole("swin", maps) is maps
+    assert (reduction.channels, pooled.channels, whole.channels) == ({"conv": 0}, {"conv": 0}, {"swin": 2})
 
 
 def test_tokens():

@@ -149,7 +149,8 @@ def write_act(path: Path, layers: Sequence[Group]) -> Path:
     ----------
     path : Path
     layers : sequence of Group
-        Vectors become channels of one row and column; tokens (n, width) become rows, their width the channels.
+        Vectors become channels of one row and column; tokens (n, width) become rows, their width the channels; of maps
+        whose channels are last these come first.
 
     Returns
     -------
@@ -173,9 +174,16 @@ def _unit_shape(layer: Group) -> tuple[int, int, int]:
     shape = layer.shape or (layer.values.shape[1],)
     if "/" in layer.name or not layer.name.strip(".") or len(shape) > 3:
         raise ValueError(f"{layer.name}: expected a name without '/' and up to three axes, got {shape}")
-    if len(shape) == 2:
-        return shape[1], shape[0], 1
-    return (*shape, 1, 1)[:3]
+    ordered = (shape[-1], *shape[:-1]) if _channels_last(layer) else shape
+    channels, rows, columns = (*ordered, 1, 1)[:3]
+    return channels, rows, columns
+
+
+def _channels_last(layer: Group) -> bool:
+    """Whether a layer's channels are its last axis, as those of tokens are."""
+    if layer.channel_axis is None:
+        return len(layer.shape) == 2
+    return 0 < layer.channel_axis == len(layer.shape) - 1
 
 
 def _write_layer(file: h5py.File, layer: Group, shape: tuple[int, int, int]) -> None:
@@ -187,9 +195,9 @@ def _write_layer(file: h5py.File, layer: Group, shape: tuple[int, int, int]) -> 
         layer.name, (n, *shape), dtype=kept if kept.kind == "f" else np.float32, compression="gzip",
         chunks=(rows, channels, *shape[1:]),
     )  # fmt: skip
-    if len(layer.shape) == 2:
-        # Tokens have their channels last.
-        data[...] = np.asarray(layer.values[:, :]).reshape(n, shape[1], shape[0]).transpose(0, 2, 1)[..., None]
+    if _channels_last(layer):
+        places = np.asarray(layer.values[:, :]).reshape(n, size, shape[0])
+        data[...] = places.transpose(0, 2, 1).reshape(n, *shape)
         return
     step = channels * max(1, _BLOCK_VALUES // (n * size * channels))
     for start in range(0, shape[0], step):

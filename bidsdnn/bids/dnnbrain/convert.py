@@ -63,7 +63,10 @@ def _activations(source: Path, target: Path, stimuli_dir: Path) -> list[Path]:
     if not is_activations(source) or not layers:
         raise DataError(f"{source}: no activations of this program, or not beside their JSON file; extract them again")
     ids, stored = read_activations(source, layers)
-    groups = [Group(name, one, shape=one.unit_shape) for name, one in zip(layers, stored, strict=True)]
+    groups = [
+        Group(name, one, shape=one.unit_shape, channel_axis=one.channel_axis)
+        for name, one in zip(layers, stored, strict=True)
+    ]
     return [write_act(target, groups), _stimuli(ids, target, ACT, stimuli_dir)]
 
 
