@@ -1,11 +1,14 @@
 """Time `extract` against bare forward passes, and measure its memory.
 
-Run as ``python benchmarks/extraction.py [speed|layers|memory] [NETWORK] [PICTURES]``.
+Run as ``python benchmarks/extraction.py [speed|layers|thingsvision|memory] [NETWORK] [PICTURES]``.
 
 ``speed``: against a bare loop of forward passes that is fed the same and keeps nothing; once with pictures decoded
 in both, once with tensors that are ready in both. What is left of 1 is the price of keeping, checking and writing every
-activation. ``layers``: against one pass for each of five layers of AlexNet, pictures decoded each time and activations
-gathered in a list, which is how DNNBrain goes about it. ``memory``: peak memory with 512 and 4,096 pictures.
+activation. The processor time of the thread that runs the network tells the same on a machine that others use, too.
+``thingsvision``: against that tool on one layer in one run, pictures decoded in both and features saved by both; where
+it can be imported (of its requirements, TensorFlow's and torchtyping's names suffice). ``layers``: against one pass for
+each of five layers of AlexNet, pictures decoded each time and activations gathered in a list, as DNNBrain goes about
+it. ``memory``: peak memory with 512 and 4,096 pictures.
 
 All run on one thread for kernels; workers of `extract` are threads of their own, and one more writes.
 """
@@ -13,6 +16,7 @@ All run on one thread for kernels; workers of `extract` are threads of their own
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,15 +58,21 @@ def one_pass_a_layer(network: Network, stimuli: Stimuli, layers: list[str]) -> N
         np.asarray(kept)
 
 
+CLOCKS = (time.perf_counter, time.process_time, time.thread_time)
+
+
 def fastest(tasks: list[Callable[[], None]], *, rounds: int = 4) -> list[list[float]]:
-    """Wall and processor seconds of each task; they take turns, so that other load meets all of them."""
-    taken: list[list[tuple[float, float]]] = [[] for _ in tasks]
+    """Wall and processor seconds of each task, and processor seconds of this thread; least of some rounds.
+
+    They take turns, so that other load meets all of them.
+    """
+    taken: list[list[list[float]]] = [[] for _ in tasks]
     for _ in range(rounds):
         for times, task in zip(taken, tasks, strict=True):
-            begin = time.perf_counter(), time.process_time()
+            begin = [clock() for clock in CLOCKS]
             task()
-            times.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
-    return [[min(wall for wall, _ in times), min(cpu for _, cpu in times)] for times in taken]
+            times.append([clock() - then for clock, then in zip(CLOCKS, begin, strict=True)])
+    return [[min(column) for column in zip(*times, strict=True)] for times in taken]
 
 
 def extracted(network: Network, stimuli: Stimuli, layers: list[str], path: Path, workers: int = 1) -> None:
@@ -92,7 +102,7 @@ def speed(name: str, n: int) -> None:
             used = ready(network, stimuli) if size == (1, 1) else network
             path = Path(folder) / "activations.h5"
             bare(used, stimuli.select(stimuli.ids[:BATCH]))
-            (loop, loop_cpu), (one, one_cpu), (two, _) = fastest(
+            (loop, _, loop_cpu), (one, _, one_cpu), (two, *_) = fastest(
                 [
                     lambda used=used, stimuli=stimuli: bare(used, stimuli),
                     lambda used=used, stimuli=stimuli, path=path: extracted(used, stimuli, layers, path),
@@ -102,8 +112,8 @@ def speed(name: str, n: int) -> None:
             megabytes = extract.estimate_bytes(network, layers, n) / 1e6
             print(f"{name}, {len(layers)} layers, {n} pictures, {megabytes:.0f} MB, {what}")
             print(f"  bare forward loop   {n / loop:7.1f} pictures/s")
-            print(f"  extract, 1 worker   {n / one:7.1f} pictures/s   ratio {loop / one:.2f}, processor time "
-                  f"{loop_cpu / one_cpu:.2f}")  # fmt: skip
+            print(f"  extract, 1 worker   {n / one:7.1f} pictures/s   ratio {loop / one:.2f}, of the thread's "
+                  f"processor time {loop_cpu / one_cpu:.2f}")  # fmt: skip
             print(f"  extract, 2 workers  {n / two:7.1f} pictures/s   ratio {loop / two:.2f}")
 
 
@@ -111,7 +121,7 @@ def layers(name: str, n: int) -> None:
     network = zoo.build(name, weights="none")
     with tempfile.TemporaryDirectory() as folder:
         stimuli, path = pictures(Path(folder), n), Path(folder) / "activations.h5"
-        (loop, loop_cpu), (one, one_cpu), (two, _) = fastest(
+        (loop, loop_cpu, _), (one, one_cpu, _), (two, *_) = fastest(
             [
                 lambda: one_pass_a_layer(network, stimuli, RELUS),
                 lambda: extracted(network, stimuli, RELUS, path),
@@ -124,6 +134,41 @@ def layers(name: str, n: int) -> None:
         print(f"  extract, 1 worker   {n / one:7.1f} pictures/s   {loop / one:.1f} times, processor time "
               f"{loop_cpu / one_cpu:.1f}")  # fmt: skip
         print(f"  extract, 2 workers  {n / two:7.1f} pictures/s   {loop / two:.1f} times")
+
+
+def thingsvision(name: str, n: int) -> None:
+    """One layer, features saved by both, the same pictures, preprocessing and batches."""
+    try:
+        from thingsvision import get_extractor_from_model
+        from thingsvision.utils.data import DataLoader, ImageDataset
+    except ImportError as error:
+        sys.exit(f"thingsvision cannot be imported ({error}); put its repository on PYTHONPATH")
+    network = zoo.build(name, weights="none")
+    layer = network.canonical()[len(network.canonical()) // 2]
+    theirs = get_extractor_from_model(network.module, "cpu", "pt", preprocess=network.preprocess)
+
+    def extracted_by_them(folder: Path, out: Path) -> None:
+        data = ImageDataset(str(folder), str(out), "pt", transforms=network.preprocess)
+        theirs.extract_features(
+            DataLoader(data, BATCH, "pt"), layer, flatten_acts=True, output_dir=str(out), save_in_one_file=True
+        )
+        shutil.rmtree(out)
+
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
+        stimuli, path = pictures(Path(folder), n), Path(out) / "activations.h5"
+        extracted_by_them(Path(folder), Path(out) / "theirs")
+        (them, them_cpu, _), (one, one_cpu, _), (two, *_) = fastest(
+            [
+                lambda: extracted_by_them(Path(folder), Path(out) / "theirs"),
+                lambda: extracted(network, stimuli, [layer], path),
+                lambda: extracted(network, stimuli, [layer], path, workers=2),
+            ]
+        )
+        print(f"{name}, layer {layer}, {n} pictures")
+        print(f"  thingsvision        {n / them:7.1f} pictures/s")
+        print(f"  extract, 1 worker   {n / one:7.1f} pictures/s   {them / one:.2f} times, processor time "
+              f"{them_cpu / one_cpu:.2f}")  # fmt: skip
+        print(f"  extract, 2 workers  {n / two:7.1f} pictures/s   {them / two:.2f} times")
 
 
 def peak(name: str, n: str, folder: str) -> None:
@@ -148,7 +193,7 @@ def memory(name: str, n: int) -> None:
 def main(mode: str = "speed", name: str = "alexnet", count: str = "") -> None:
     torch.set_num_threads(1)
     modes: dict[str, tuple[Callable[[str, int], None], int]] = {
-        "speed": (speed, 96), "layers": (layers, 64), "memory": (memory, 4096),
+        "speed": (speed, 512), "layers": (layers, 64), "thingsvision": (thingsvision, 128), "memory": (memory, 4096),
     }  # fmt: skip
     run, usual = modes[mode]
     run(name, int(count or usual))
