@@ -63,10 +63,27 @@ class Decomposed(NamedTuple):
         tensor, shape (L, k, rank + 1)
         """
         rows = self.factors()[left_out]
-        ones = torch.full_like(penalties, 1 / len(self.scores))[:, None]
-        weighted = rows * torch.cat([1 / (self.eigenvalues + penalties[:, None]), ones], dim=1)[:, None]
+        items = torch.full_like(penalties, len(self.scores))[:, None]
+        lengths = torch.cat([self.eigenvalues + penalties[:, None], items], dim=1)
+        return torch.stack([_without(rows, length) for length in lengths])
+
+
+def _without(rows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """(I - F D F')^-1 F D, which is F (1/D - F'F)^-1, for rows F and 1/D the lengths; NaN where rounding forbids.
+
+    One matrix at a time: batches of them hang in the solver of some builds when it has several threads.
+    """
+    weighted = rows / lengths
+    if len(rows) <= rows.shape[1]:
         others = torch.eye(len(rows), dtype=rows.dtype, device=rows.device) - weighted @ rows.T
-        return torch.linalg.solve(others, weighted)
+        right = weighted
+    else:
+        others, right = torch.diag(lengths) - rows.T @ rows, rows.T
+    factor, failed = torch.linalg.cholesky_ex(others)
+    if failed:
+        return torch.full_like(rows, torch.nan)
+    solved = torch.cholesky_solve(right, factor)
+    return solved if len(rows) <= rows.shape[1] else solved.T
 
 
 def decompose(rows: torch.Tensor) -> Decomposed:

@@ -200,40 +200,51 @@ class _Path:
         self.table = decompose(rows)
         self.grid = torch.from_numpy(grid).to(rows.device)
         self.relative = relative
-        self.factors = self.table.factors()
         self.folds = [(torch.from_numpy(train), torch.from_numpy(test)) for train, test in folds]
-        self.keep = sum(len(test) for _, test in folds) * self.factors.shape[1] * len(grid) <= _KEPT
+        # Rows fold by fold, so that those of a fold are a view.
+        self.order = np.concatenate([test for _, test in folds]) if folds else np.arange(len(rows))
+        self.sizes = [len(test) for _, test in folds]
+        self.keep = sum(self.sizes) * self.table.scores.shape[1] * len(grid) <= _KEPT
+        self.factors: dict[torch.dtype, torch.Tensor] = {}
         self.kept: dict[tuple[int, int, torch.dtype], torch.Tensor] = {}
+
+    def _factors(self, dtype: torch.dtype) -> torch.Tensor:
+        if dtype not in self.factors:
+            self.factors[dtype] = self.table.factors()[self.order].to(dtype)
+        return self.factors[dtype]
 
     def fit(self, y: NDArray[np.floating]) -> tuple[NDArray[np.intp], _Fitted]:
         """Fit the targets (n, V) that are finite, and say which those are."""
-        usable = np.isfinite(y).all(axis=0)
-        block = torch.from_numpy(np.array(y[:, usable], order="C")).to(self.grid.device)
+        block = torch.from_numpy(y[self.order]).to(self.grid.device)
+        usable = block.isfinite().all(dim=0)
+        if not usable.all():
+            block = block[:, usable]
         mean = block.mean(dim=0, dtype=torch.float64)
         block -= mean.to(block.dtype)
-        factors = self.factors.to(block.dtype)
+        factors = self._factors(block.dtype)
         if self.folds:
-            parts = [factors[test].T @ block[test] for _, test in self.folds]
+            parts = [f.T @ b for f, b in zip(factors.split(self.sizes), block.split(self.sizes), strict=True)]
             loadings = sum(parts[1:], parts[0])
             chosen = self.grid[self._errors(block, loadings, parts).argmin(dim=0)]
         else:
             loadings, chosen = factors.T @ block, self.grid.expand(block.shape[1])
         unit = self.table.unit() if self.relative else 1.0
         shrunk = 1 / (self.table.eigenvalues[:, None] + chosen * unit)
-        return np.flatnonzero(usable), _Fitted(chosen, loadings[:-1] * shrunk.to(block.dtype), mean)
+        return np.flatnonzero(usable.cpu().numpy()), _Fitted(chosen, loadings[:-1] * shrunk.to(block.dtype), mean)
 
     def _errors(self, y: torch.Tensor, loadings: torch.Tensor, parts: list[torch.Tensor]) -> torch.Tensor:
         """Squared error of each penalty for each target over the held-out rows of all folds, (penalties, V)."""
         errors = torch.zeros(len(self.grid), y.shape[1], dtype=torch.float64, device=y.device)
         dtype = comparing_dtype(y.dtype, y.device, len(loadings))
-        for number, (part, (_, test)) in enumerate(zip(parts, self.folds, strict=True)):
-            others, measured = (loadings - part).to(dtype), y[test]
-            for some in blocks(len(self.grid), max(1, _ENTRIES // (len(test) * _TARGETS))):
+        for number, (part, measured) in enumerate(zip(parts, y.split(self.sizes), strict=True)):
+            others = (loadings - part).to(dtype)
+            for some in blocks(len(self.grid), max(1, _ENTRIES // (len(measured) * _TARGETS))):
                 # One product for some penalties: (penalties x held-out rows, rank) @ (rank, V).
                 wrong = (self._map(number, some, dtype) @ others).to(y.dtype).reshape(-1, *measured.shape)
                 # In place: passes over memory cost as much as the product.
                 errors[some] += wrong.sub_(measured).square_().sum(dim=1)
-        return errors
+        # A penalty so small that rounding leaves nothing of it is not chosen.
+        return errors.nan_to_num(torch.inf)
 
     def _map(self, number: int, some: slice, dtype: torch.dtype) -> torch.Tensor:
         """What predicts a fold's held-out rows at some penalties, (penalties x rows, rank + 1)."""
