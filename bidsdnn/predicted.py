@@ -353,8 +353,8 @@ def refitted(
     )  # fmt: skip
     if hasattr(model, "among") and fit["Regions"] != {atlas: list(table) for atlas, table in regions.items()}:
         raise DataError(
-            f"{sidecar['Encoder']} fits the voxels of a region together: give the --atlas of the encoding, with "
-            f"regions {fit['Regions']}"
+            f"{sidecar['Encoder']} fits a region's voxels together: give the --atlas of the encoding, with regions "
+            f"{fit['Regions']}"
         )
     (group,) = known.select(lambda one: one.name == fresh.name).match(y).groups
     features, rows = features_of(model, group), fresh.values

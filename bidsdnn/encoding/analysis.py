@@ -23,6 +23,7 @@ from bidsdnn.encoding.models import (
 from bidsdnn.encoding.significance import said_of_test, significance, which_voxels
 from bidsdnn.encoding.stored import stored_columns
 from bidsdnn.encoding.tables import encoding_maps, fold_rows, region_rows
+from bidsdnn.encoding.units import unit_scores
 from bidsdnn.errors import DataError
 from bidsdnn.folding import folding, items_for
 from bidsdnn.geometry import FEWEST_STIMULI, Regions
@@ -52,6 +53,7 @@ def encoding(
     inner_splits: int = 5,
     purge: float = 20.0,
     voxelwise: bool | None = None,
+    iterate: str | None = None,
     bootstrap: int = 1000,
     hierarchy: Sequence[str] = (),
     save_predictions: bool = False,
@@ -99,6 +101,8 @@ def encoding(
     voxelwise : bool, optional
         Whether every voxel is tested; if not given, where `which_voxels` finds it cheap. Else regions are, those of
         more than 2,000 voxels by 2,000 drawn at random.
+    iterate : str, optional
+        ``channel`` or ``position``: each of a layer's predicts by itself as well.
     bootstrap : int
         Samples of the held-out stimuli, for the confidence of best layers and the comparison of networks; 0 leaves both
         out.
@@ -154,6 +158,8 @@ def encoding(
         x.groups, scores, y, folded.splits, named, units=resampled_units(y.items, purge), samples=bootstrap, seed=seed,
         map=map, ceiling=ceiling, hierarchy=hierarchy,
     )  # fmt: skip
+    if iterate and named:
+        shared.tables[f"encoding{iterate}"] = unit_scores(x.groups, fit, named, iterate=iterate, map=map)
     maps = encoding_maps(x.groups, scores, found if every else None, ceiling, test=folded.test)
     return Result(
         "encoding",
