@@ -8,7 +8,12 @@ import os
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 
+import gc
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -24,6 +29,40 @@ class Finished:
     bids: Path
     out: Path
     options: tuple[str, ...]
+
+
+def pytest_collection_finish() -> None:
+    """Stop looking for garbage among what imports have left: it stays, and is looked through at each collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def without_pictures() -> Iterator[None]:
+    """Write reports in full, but for their drawings: those take most of the time of a small run.
+
+    For runs of which nobody looks at a drawing; each kind of run has one elsewhere in the tests that draws all.
+    """
+    import bidsdnn.report
+    from bidsdnn.report.drawing import Panel, _inline
+
+    def empty(name, size, paint, *, alt, label=""):
+        svg = '<svg viewBox="0 0 1 1"></svg>'
+        return Panel(f"{name}.svg", svg.encode(), _inline(svg, name, size[0], alt), alt, label)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for info in pkgutil.iter_modules(bidsdnn.report.__path__):
+            module = import_module(f"bidsdnn.report.{info.name}")
+            if hasattr(module, "draw"):
+                patch.setattr(module, "draw", empty)
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Run a test `without_pictures`."""
+    with without_pictures():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from bidsdnn.errors import ConfigError, DataError, OutputError
 from bidsdnn.extraction import PROGRAM_BYTES, check_room, workers_within
 from bidsdnn.methods.reduce import random_dimensions
 from bidsdnn.networks import extract as extraction
+from bidsdnn.networks import zoo
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.store import part_paths
 from bidsdnn.parallel import serial
@@ -181,28 +182,28 @@ from pathlib import Path
 from bidsdnn.networks import extract as extraction, store, zoo
 from bidsdnn.stimuli import Stimuli
 store.SECONDS_BETWEEN_MARKS = 0
-real, last, seen = extraction._Job.__call__, int(sys.argv[3]), []
+real = extraction._Job.__call__
 def call(job, step):
-    seen.append(step.rows)
-    if step.rows[0] == last:
+    if step.rows[0] == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(job, step)
 extraction._Job.__call__ = call
 pictures, path = Stimuli.from_folder(Path(sys.argv[1])), Path(sys.argv[2])
 extraction.extract(zoo.build("demo"), pictures, ["conv1", "fc"], path, batch_size=1)
-print(seen)
 """
 
 
-def test_a_killed_extraction_goes_on(tmp_path, pictures):
-    def run(out, last):
-        command = [sys.executable, "-c", KILLED, str(pictures), str(tmp_path / out), str(last)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+def test_a_killed_extraction_goes_on(tmp_path, pictures, forwards):
+    def extract(out):
+        stimuli = Stimuli.from_folder(pictures)
+        extraction.extract(zoo.build("demo"), stimuli, ["conv1", "fc"], tmp_path / out, batch_size=1)
 
-    assert run("a.h5", 4).returncode == -9
+    command = [sys.executable, "-c", KILLED, str(pictures), str(tmp_path / "a.h5")]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -9
+    extract("a.h5")
     # The batch before the last may not have been written when the process died.
-    assert run("a.h5", 99).stdout.strip() in ("[(4,), (5,)]", "[(3,), (4,), (5,)]")
-    assert run("b.h5", 99).returncode == 0
+    assert len(forwards) in (2, 3)
+    extract("b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 

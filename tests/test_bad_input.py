@@ -16,6 +16,8 @@ import pytest
 from bidsdnn.cli import main
 from bidsdnn.spaces import write_nifti
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FUNC = "derivatives/fmriprep/sub-{0}/func/sub-{0}_task-objects_run-{1}_{2}"
 BOLD = "space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
 DEMO = ["--network", "demo"]

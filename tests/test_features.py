@@ -10,6 +10,8 @@ import pytest
 from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def scores(out, name, what):
     found = read_table(next(out.glob(f"sub-01/func/*atlas-planted_model-{name}_desc-{what}_results.tsv")))

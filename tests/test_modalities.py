@@ -17,6 +17,8 @@ from bidsdnn.bids.files import read_json, read_table
 from bidsdnn.cli import main
 from tests.stimuli.conftest import write_film
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TR, CLIP, PARTS, VOLUMES = 1.0, 4.0, 12, 72
 START = 8.0
 SHAPE = (4, 4, 2)

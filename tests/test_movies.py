@@ -160,6 +160,7 @@ def test_volumes_are_written_by_run_and_by_moment(watched, movies):
     assert "d2 resampled to the volumes (lanczos) at delays of 2 s" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_computes_nothing(watched, movies, caplog):
     out, options = watched
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*statmap*")}
@@ -181,6 +182,7 @@ def write_tables(movies, folder):
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_samples_of_each_stimulus_give_what_recordings_give(movies, tmp_path, watched):
     tables = write_tables(movies, tmp_path / "tables")
     every = [pd.read_csv(path, sep="\t").assign(stimulus=f"{path.stem}.mp4") for path in sorted(tables.iterdir())]
@@ -202,6 +204,7 @@ def test_samples_of_each_stimulus_give_what_recordings_give(movies, tmp_path, wa
         )  # fmt: skip
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_drifts_leave_features_as_they_leave_responses(tmp_path):
     bids = write_movies(tmp_path / "bids", noise=0.01, trend=20.0)
     (tmp_path / "c.toml").write_text('[parameters.timeseries]\nmethod = "last"\ndelays = [6]\n')
@@ -224,6 +227,7 @@ def test_the_example_of_the_page_runs(movies, tmp_path, monkeypatch):
     assert len(read_table(tmp_path / "out" / f"{STEM}desc-condition_trials.tsv")) == 228
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_repeats_are_averaged_and_stay_in_one_fold(tmp_path):
     bids = write_movies(tmp_path / "bids", ("ab", "ba", "ab"), noise=3.0)
     assert run(bids, tmp_path / "out", "--features", f"motion={bids}") == 0
@@ -249,6 +253,7 @@ def refused(capsys, text):
     assert text in said, said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_feature_that_ends_early_is_named_dropped_or_zero(movies, tmp_path, capsys):
     tables = write_tables(movies, tmp_path / "tables")
     lines = (tables / "b.tsv").read_text().splitlines()

@@ -12,6 +12,8 @@ from bidsdnn.methods.arrangement import pairwise_similarity
 from bidsdnn.methods.similarity import SIMILARITIES, label_permutation
 from tests.conftest import ATLAS
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OWN = """
 import numpy as np
 from scipy.spatial.distance import pdist

@@ -149,6 +149,7 @@ def contents(folder, *, logs=False):
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_workers_write_the_same_bytes(finished, tmp_path):
     options = [option if option != "1" else "2" for option in finished.options]
     assert options[-2:] == ["--nprocs", "2"]
@@ -161,6 +162,7 @@ def test_two_workers_write_the_same_bytes(finished, tmp_path):
     assert different == set()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_recomputes_nothing(finished):
     before = {
         path: path.stat().st_mtime_ns
@@ -173,6 +175,7 @@ def test_a_second_run_recomputes_nothing(finished):
     assert after == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_changed_option_recomputes_what_depends_on_it(finished, tmp_path):
     out = tmp_path / "bidsdnn"
     shutil.copytree(finished.out, out)
@@ -185,6 +188,7 @@ def test_a_changed_option_recomputes_what_depends_on_it(finished, tmp_path):
     assert all(name.startswith("sub-01/") and any(word in name for word in made) for name in changed)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_resolved_file_repeats_the_run(finished, tmp_path):
     toml = max(finished.out.glob("logs/*/bidsdnn.toml"))
     first = next(
@@ -219,6 +223,7 @@ def test_dry_run_writes_nothing(finished, tmp_path, capsys):
     assert "conv1, conv2" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_network_responses_and_rdms_are_still_written(finished, tmp_path, capsys):
     out = tmp_path / "bidsdnn"
     options = ["--network", "none", "--event-filter", "trial_type == 'object'"]
@@ -233,6 +238,7 @@ def test_without_network_responses_and_rdms_are_still_written(finished, tmp_path
     assert "left out" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lsa_and_a_users_analysis_run_by_name(finished, tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(
@@ -286,6 +292,7 @@ def table_at(out, ending):
     return read_table(next(out.glob(f"sub-01/func/*{ending}")))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sessions_are_combined(finished, tmp_path):
     """The same runs, told to be of two sessions, give the same responses."""
     bids, out = tmp_path / "bids", tmp_path / "out"

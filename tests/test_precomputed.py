@@ -14,6 +14,8 @@ from bidsdnn.cli import main
 from bidsdnn.precomputed import z_scored
 from tests.conftest import ATLAS
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEM = "sub-{0}/func/sub-{0}_task-objects_space-MNI152NLin2009cAsym_"
 
 

@@ -79,6 +79,7 @@ def test_the_noises_covariance_is_written_and_its_columns_are_voxels_of_the_mask
     assert read_json(sidecar_path(path))["RelationshipMeasure"] == "covariance"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_noise_from_residuals_finds_the_planted_layers_too(output, tmp_path):
     out, bids, _ = output
     (tmp_path / "c.toml").write_text('[parameters.rsa]\nnoise = "residuals"\nshrinkage = "shrunk"\n')
@@ -140,6 +141,7 @@ def test_reports_show_matrices_and_planes(output):
                 assert list((out / page / "figures").glob(f"*_desc-similarity_{name}_{kind}.svg"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nothing_is_done_twice(output, capsys):
     out, bids, options = output
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*_results.tsv")}
@@ -159,6 +161,7 @@ def test_nothing_is_done_twice(output, capsys):
         (["--rdm-metric", "crossnobis", "--analysis", "searchlight"], 2, "searchlight"),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_bad_input(output, tmp_path, capsys, more, status, message):
     out, bids, _ = output
     more = [one.format(sizes=out.parent / "sizes.tsv") for one in more]
@@ -170,6 +173,7 @@ def test_bad_input(output, tmp_path, capsys, more, status, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_behaviour_of_each_participant(demo_dataset, tmp_path):
     files = sorted(path.name for path in (demo_dataset / "stimuli").glob("*.png"))
     rng = np.random.default_rng(0)

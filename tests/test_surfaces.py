@@ -15,6 +15,7 @@ from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
 from bidsdnn.demo import write_demo
 from bidsdnn.spaces import Cifti, Surface
+from tests.conftest import without_pictures
 from tests.test_demo import validate
 from tests.test_pipeline import PLANTED, bests
 
@@ -50,9 +51,12 @@ def options(dataset: Path, space: str, *more: str) -> list[str]:
 def out(dataset, tmp_path_factory) -> Path:
     """Output of the three spaces in one folder: of the volume, of one participant only."""
     folder = tmp_path_factory.mktemp("out") / "bidsdnn"
-    assert main([str(dataset), str(folder), "participant", *options(dataset, MNI), "--participant-label", "01"]) == 0
-    for space in (SURFACE, CIFTI):
-        assert main([str(dataset), str(folder), "participant", *options(dataset, space)]) == 0
+    first = ("--participant-label", "01")
+    with without_pictures():
+        assert main([str(dataset), str(folder), "participant", *options(dataset, MNI), *first]) == 0
+        for space in (SURFACE, CIFTI):
+            assert main([str(dataset), str(folder), "participant", *options(dataset, space)]) == 0
+    assert main([str(dataset), str(folder), "participant", "--reports-only", *first]) == 0
     assert main([str(dataset), str(folder), "group", "--network", "demo"]) == 0
     return folder
 
@@ -148,6 +152,7 @@ def test_group_maps_average_the_participants(out, name, extension):
     np.testing.assert_allclose(mean[known], np.mean(each, axis=0)[known], atol=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_recomputes_nothing_but_what_is_lost(out, dataset, tmp_path):
     folder = tmp_path / "bidsdnn"
     shutil.copytree(out, folder)
@@ -214,6 +219,7 @@ def test_a_mesh_of_other_vertices_is_refused(out, dataset, tmp_path, capsys):
     assert "give the left and the right hemisphere's, --mesh L R" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_regions_time_series_are_responses_too(dataset, tmp_path):
     """A table of region means, as XCP-D writes them, found by a filter file."""
     prep, mine = dataset / "derivatives" / "fmriprep", tmp_path / "mine"
