@@ -28,7 +28,7 @@ demo: .venv/installed
 	@ls $(CURDIR)/$(OUT)/*.html
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow

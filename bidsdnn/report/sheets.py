@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -121,15 +122,22 @@ def _paint(
     mesh: Mesh, axes: tuple[tuple[int, int], ...], colours: np.ndarray, folds: np.ndarray, *, scale: float
 ) -> np.ndarray:
     """One view of one hemisphere."""
+    seen, facing = _seen(mesh, axes, scale)
+    grey = np.where(folds, _DARK, _LIGHT) * (0.55 + 0.45 * np.clip(facing, 0, 1))
+    base = np.column_stack([grey, grey, grey, np.ones(len(grey))])
+    alpha = colours[:, 3:]
+    vertex_colours = np.column_stack([colours[:, :3] * alpha + base[:, :3] * (1 - alpha), base[:, 3]])
+    return np.where(seen[..., None] >= 0, vertex_colours[seen], 0)
+
+
+@lru_cache(maxsize=4 * len(_ORDER))
+def _seen(mesh: Mesh, axes: tuple[tuple[int, int], ...], scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which vertex each pixel shows, -1 for none, and how much each vertex faces the viewer: the same for all maps."""
     turned = np.column_stack([sign * mesh.coordinates[:, axis] for axis, sign in axes]).astype(float)
     facing = _normals(mesh) @ np.array([[sign * (axis == k) for axis, sign in axes] for k in range(3)], dtype=float)
     x = (turned[:, 0] - turned[:, 0].min()) * scale
     y = (turned[:, 1].max() - turned[:, 1]) * scale
     height, width = int(y.max()) + 1, int(x.max()) + 1
-    grey = np.where(folds, _DARK, _LIGHT) * (0.55 + 0.45 * np.clip(facing[:, 2], 0, 1))
-    base = np.column_stack([grey, grey, grey, np.ones(len(grey))])
-    alpha = colours[:, 3:]
-    vertex_colours = np.column_stack([colours[:, :3] * alpha + base[:, :3] * (1 - alpha), base[:, 3]])
     faces = mesh.faces[(facing[mesh.faces, 2] > 0).any(axis=1)]
     longest = max(float(np.ptp(one[faces], axis=1).max()) for one in (x, y))
     weights, nearest = _samples(int(np.ceil(longest)) + 2)
@@ -140,10 +148,10 @@ def _paint(
         depth.append(turned[faces, 2] @ weight)
         vertex.append(faces[:, corner])
     order = np.argsort(np.concatenate(depth), kind="stable")
-    canvas = np.zeros((height * width, 4))
+    seen = np.full(height * width, -1)
     # Of several points on one pixel the last stays, which is the nearest.
-    canvas[np.concatenate(pixel)[order]] = vertex_colours[np.concatenate(vertex)[order]]
-    return canvas.reshape(height, width, 4)
+    seen[np.concatenate(pixel)[order]] = np.concatenate(vertex)[order]
+    return seen.reshape(height, width), facing[:, 2]
 
 
 def _samples(n: int) -> tuple[np.ndarray, np.ndarray]:
