@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +15,10 @@ from sklearn.linear_model import BayesianRidge
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from bidsdnn.analyses import encoding
+from bidsdnn.cli import main
 from bidsdnn.encoding.models import build_encoder, check_encoder, features_of, taken_by
 from bidsdnn.errors import ConfigError
-from bidsdnn.methods.models import Estimator
+from bidsdnn.methods.models import MODELS, Estimator
 from bidsdnn.methods.reduce import gram, rotation
 from bidsdnn.parallel import serial
 from bidsdnn.patterns import Group, Patterns
@@ -67,16 +74,46 @@ def own(tmp_path):
     return tmp_path / "own.py"
 
 
-@pytest.mark.parametrize("encoder", ["ols", "kernel-ridge"])
-def test_every_encoder_with_an_operator_finds_the_planted_layer(planted, encoder):
+@pytest.mark.parametrize("encoder", MODELS)
+def test_every_encoder_finds_the_planted_layer(planted, encoder):
     result = encoding(*planted, encoder=encoder, **OPTIONS)
     table = result.tables["encoding"].set_index("layer")
     assert table.loc["right", "pearsonr"] > 0.4 and table.loc["right", "p"] == 0.05
-    assert table.loc["wrong", "pearsonr"] < 0.2
-    assert result.sidecar["Encoder"] == encoder
-    assert result.sidecar["Features"]["net right"] == "rotation"
-    assert encoder in result.sidecar["References"] and "ridge" not in result.sidecar["References"]
-    assert ("penalty" in result.sidecar["CrossValidation"]) == (encoder != "ols")
+    assert table.loc["wrong", "pearsonr"] < 0.2 and table.loc["wrong", "p"] > 0.05
+    said = result.sidecar
+    assert said["Encoder"] == encoder
+    assert said["Features"]["net right"] == {"unitwise": "blocks"}.get(encoder, "rotation")
+    assert set(said["References"]) & set(MODELS) <= {encoder}
+    assert {"unitwise": "dnnbrain"}.get(encoder, encoder) in said["References"]
+    chosen = {"ols": None, "unitwise": None, "pls": "number of components"}.get(encoder, "penalty")
+    assert ("training part" in said["CrossValidation"]) == (chosen is not None)
+    assert chosen is None or chosen in said["CrossValidation"]
+
+
+def test_partial_least_squares_of_a_region_does_not_see_the_others(planted):
+    x, y = planted
+    first = np.arange(6) < 3
+    both = {**OPTIONS, "regions": {"a": {"one": first, "two": ~first}}}
+    alone = {**OPTIONS, "regions": {"a": {"one": np.ones(3, dtype=bool)}}}
+    part = Patterns(y.items, (Group("brain", y.values[:, first]),))
+    found, expected = encoding(x, y, encoder="pls", **both), encoding(x, part, encoder="pls", **alone)
+    np.testing.assert_allclose(found.maps[0].values[:, first], expected.maps[0].values, rtol=1e-5)
+    columns = ["layer", "pearsonr", "p"]
+    pd.testing.assert_frame_equal(
+        found.tables["encoding"].query("region == 'one'")[columns].reset_index(drop=True),
+        expected.tables["encoding"][columns],
+    )
+
+
+def test_voxels_that_cannot_be_scored_are_counted(planted):
+    x, y = planted
+    values = y.values.copy()
+    values[:, 0], values[3, 1] = 4.0, np.nan
+    for encoder in MODELS:
+        found = encoding(x, Patterns(y.items, (Group("brain", values),)), encoder=encoder, **OPTIONS)
+        assert np.isnan(found.maps[0].values[:, :2]).all() and np.isfinite(found.maps[0].values[0, 2:]).all()
+        assert found.sidecar["NumberOfVoxelsNotScored"] == 1
+        assert (found.tables["encoding"]["n_voxels"] == 4).all()
 
 
 def test_what_an_estimator_is_given(own):
@@ -153,3 +190,24 @@ def test_predictions_of_another_shape_are_named():
     x, y = rng.normal(size=(30, 6)), rng.normal(size=(30, 2))
     with pytest.raises(ValueError, match=r"Wrong: expected predictions of shape \(30, 2\), got \(30, 1\)"):
         Estimator(Wrong()).fit(x, y).predict(x)
+
+
+def test_the_examples_of_the_page_run(finished, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    (name, code), *_ = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, flags=re.S)
+    (tmp_path / name).write_text(code)
+    net, dotted = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    check_encoder("my_encoder.py:recipe", {"n_components": 2})
+    values = tomllib.loads(net)
+    check_encoder(values["encoder"], values["parameters"][values["encoder"]])
+    (tmp_path / "c.toml").write_text(dotted)
+    # Responses and activations are there: only the encoding is new.
+    out = shutil.copytree(finished.out, tmp_path / "out")
+    options = [*finished.options[:-4], "--nprocs", "1", "--analysis", "encoding", "--participant-label", "01"]
+    argv = [str(finished.bids), str(out), "participant", *options, "--config-file", str(tmp_path / "c.toml")]
+    assert main(argv) == 0
+    sidecar = json.loads(next(out.glob("sub-01/func/*desc-encoding_results.json")).read_text())
+    assert sidecar["Encoder"] == tomllib.loads(dotted)["encoder"]
+    assert "KNeighborsRegressor was fitted to all targets at once." in sidecar["Methods"] and "ridge" not in sidecar["References"]
+    assert sidecar["Permutations"] == 20

@@ -91,6 +91,7 @@ class Refits:
     def __call__(self, y: NDArray[Any], columns: NDArray[np.intp], orders: NDArray[np.intp]) -> Scored:
         """R of each column for each relabelling, as `null` asks for it."""
         model = self.model.fixed() if hasattr(self.model, "fixed") else self.model
+        model = model.among(columns) if hasattr(model, "among") else model
         width = y.shape[1]
         together = max(1, _ENTRIES // y.size) if getattr(model, "separable", False) else 1
         inverse = np.argsort(orders, axis=1)

@@ -36,8 +36,8 @@ class ElasticNet(Weighted):
     Parameters
     ----------
     penalties : sequence of float, optional
-        Shares of each target's least penalty with which all weights are 0; 16 from 1 to .001 in equal ratios if not
-        given. A single one is used without cross-validation.
+        Shares of each target's least penalty with which all weights are 0; 16 from .9 to .001 in equal ratios if not
+        given, so that some weight is left and every target has a score. A single one is used without cross-validation.
     l1_ratio : float
         r, above 0; 1 is the lasso.
     n_components : int or None
@@ -152,7 +152,7 @@ class ElasticNet(Weighted):
         return self
 
     def _grid(self) -> NDArray[np.float64]:
-        penalties = np.logspace(0, -3, 16) if self.penalties is None else self.penalties
+        penalties = np.geomspace(0.9, 0.001, 16) if self.penalties is None else self.penalties
         grid = np.atleast_1d(np.array(penalties, dtype=np.float64))
         if grid.ndim != 1 or not len(grid) or not (np.isfinite(grid) & (grid > 0)).all():
             raise ValueError(f"penalties: expected positive numbers, got {self.penalties!r}")
