@@ -209,5 +209,6 @@ def test_the_examples_of_the_page_run(finished, tmp_path, monkeypatch):
     assert main(argv) == 0
     sidecar = json.loads(next(out.glob("sub-01/func/*desc-encoding_results.json")).read_text())
     assert sidecar["Encoder"] == tomllib.loads(dotted)["encoder"]
-    assert "KNeighborsRegressor was fitted to all targets at once." in sidecar["Methods"] and "ridge" not in sidecar["References"]
+    assert "KNeighborsRegressor was fitted to all targets at once." in sidecar["Methods"]
+    assert "ridge" not in sidecar["References"]
     assert sidecar["Permutations"] == 20
