@@ -19,6 +19,7 @@ from bidsdnn.bids.dnnbrain.convert import convert
 from bidsdnn.bids.files import read_table, write_json
 from bidsdnn.cli import main
 from bidsdnn.errors import ConfigError, DataError
+from tests.stimuli.conftest import greys, write_film
 
 PAGE = (Path(__file__).parents[1] / "docs" / "dnnbrain.md").read_text(encoding="utf-8")
 MODEL = "model-demo+none+seed0"
@@ -132,6 +133,19 @@ def test_a_table_of_some_pictures_is_all_there_is(ran, finished, tmp_path, capsy
     write_stim(path, StimFile("image", str(ran / "nowhere"), stim.table[:5]))
     assert main([*arguments, "--stimuli-dir", str(path)]) == 66
     assert "folder path=" in capsys.readouterr().err
+
+
+def test_clips_of_a_table_are_stimuli_of_networks_for_films(finished, tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    for name in ("b.mp4", "a.mp4"):
+        write_film(tmp_path / "clips" / name, greys(6))
+    write_stim(tmp_path / "s.stim.csv", StimFile("video_clip", "clips", pd.DataFrame({"stimID": ["b.mp4", "a.mp4"]})))
+    given = [str(finished.bids), str(tmp_path / "out"), "dnn", "--stimuli-dir", str(tmp_path / "s.stim.csv"), *FAST]
+    assert main([*given, "--network", "none", "--features", "luminance"]) == 0
+    ids, _ = read_activations(tmp_path / "out" / "stimuli" / "model-luminance_activations.h5", [])
+    assert ids == ["b.mp4", "a.mp4"]
+    assert main([*given, "--network", "demo"]) == 66
+    assert "s.stim.csv: it lists video and no image; name a network for video" in capsys.readouterr().err
 
 
 def test_regions_of_several_runs_are_z_scored_within_them(ran, tmp_path):

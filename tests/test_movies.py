@@ -299,9 +299,11 @@ def test_without_durations_or_recordings_the_run_is_named(movies, tmp_path, caps
     shutil.copytree(movies, bids)
     shutil.copy(movies.parent / "atlas-planted_dseg.nii.gz", tmp_path)
     shutil.copy(movies.parent / "atlas-planted_dseg.tsv", tmp_path)
-    (bids / "sub-01/func/sub-01_task-movie_run-2_stim.tsv.gz").unlink()
+    recording = bids / "sub-01/func/sub-01_task-movie_run-2_stim.tsv.gz"
+    recording.rename(tmp_path / "away")
     assert run(bids, tmp_path / "out", "--features", f"motion={bids}") == 65
     refused(capsys, "no _stim.tsv file for task-movie_run-2")
+    (tmp_path / "away").rename(recording)
     events = bids / "sub-01/func/sub-01_task-movie_run-3_events.tsv"
     events.write_text(events.read_text().replace("80.0", "n/a"))
     assert run(bids, tmp_path / "out", "--features", f"motion={bids}") == 65

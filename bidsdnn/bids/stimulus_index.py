@@ -18,7 +18,7 @@ from typing import Literal
 import pandas as pd
 
 from bidsdnn.bids.dnnbrain import STIM, stimuli_of
-from bidsdnn.errors import DataError
+from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.stimuli import Stimuli
 
 # Files that describe a stimulus share its stem; they are no stimuli beside it.
@@ -63,6 +63,7 @@ class StimulusIndex:
 
     def __init__(self, root: Path, *, id_map: Mapping[str, str] | None = None) -> None:
         self._listed = stimuli_of(root) if root.name.endswith(STIM) else None
+        self._given = root
         self.root = root if self._listed is None else self._listed.root
         self.id_map = dict(id_map or {})
         self._real = Path(os.path.realpath(self.root))
@@ -77,19 +78,28 @@ class StimulusIndex:
         return len(self.files)
 
     def pictures(self, modalities: Iterable[str] = ("image",)) -> Stimuli:
-        """Every picture there is, without hashes: of a folder in sorted order, of a ``.stim.csv`` in its own.
+        """Every stimulus of some kinds, without hashes: of a folder in sorted order, of a ``.stim.csv`` in its own.
 
         Parameters
         ----------
         modalities : iterable of str
-            Kinds of stimuli taken from a folder.
+            Kinds of stimuli that are taken.
 
         Raises
         ------
         MissingInputError
             If there is none.
         """
-        return Stimuli.from_folder(self.root, modalities) if self._listed is None else self._listed
+        if self._listed is None:
+            return Stimuli.from_folder(self.root, modalities)
+        asked = tuple(modalities)
+        chosen = self._listed.of(*asked)
+        if not len(chosen):
+            kind = self._listed.table["modality"].iloc[0]
+            raise MissingInputError(
+                f"{self._given}: it lists {kind} and no {' or '.join(asked)}; name a network for {kind} with --network"
+            )
+        return chosen
 
     def resolve(self, value: str) -> Resolution:
         """Find the file that a value of an events table means.

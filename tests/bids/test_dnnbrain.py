@@ -130,8 +130,13 @@ def test_frames_of_a_film_are_numbers_and_clips_are_files(tmp_path):
     pd.testing.assert_frame_equal(read_stim(write_stim(tmp_path / "t.stim.csv", film)).table, film.table)
     path.write_text("type=video_clip\npath=clips\ndata=stimID\n1.mp4\n02\n")
     assert read_stim(path).ids == ["1.mp4", "02"]
-    with pytest.raises(DataError, match="type=video_clip; pictures are read"):
-        stimuli_of(path)
+    (tmp_path / "clips").mkdir()
+    for name in ("1.mp4", "02"):
+        (tmp_path / "clips" / name).touch()
+    clips = stimuli_of(path)
+    assert clips.ids == ["1.mp4", "02"] and set(clips.table["modality"]) == {"video"}
+    with pytest.raises(DataError, match="type=video, single frames of one film; write them as pictures"):
+        stimuli_of(tmp_path / "t.stim.csv")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,7 @@ def test_pictures_of_a_stimulus_table_are_found_beside_it_or_where_one_works(tmp
     with pytest.raises(MissingInputError, match="folder path=pictures not found"):
         stimuli_of(path)
     (tmp_path / "s.stim.csv").write_text(STIM.replace("dog.jpg", "wolf.jpg"))
-    with pytest.raises(MissingInputError, match=r"1 of 2 pictures are not in .* \(wolf.jpg\)"):
+    with pytest.raises(MissingInputError, match=r"1 of 2 files are not in .* \(wolf.jpg\)"):
         stimuli_of(tmp_path / "s.stim.csv")
 
 

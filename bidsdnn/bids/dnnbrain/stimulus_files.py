@@ -175,13 +175,13 @@ def _text(value: Any, name: str, type_: Type) -> str:
 
 
 def stimuli_of(path: Path) -> Stimuli:
-    """Find the pictures that a ``.stim.csv`` names, each once, in the order in which they first stand there.
+    """Find the pictures or clips that a ``.stim.csv`` names, each once, in the order in which they first stand there.
 
     Parameters
     ----------
     path : Path
-        A ``.stim.csv`` file of pictures. Its ``path=``, where it is relative, is looked for beside the file, and then,
-        as DNNBrain does, in the working directory.
+        A ``.stim.csv`` file of pictures or of clips, a file each. Its ``path=``, where it is relative, is looked for
+        beside the file, and then, as DNNBrain does, in the working directory.
 
     Returns
     -------
@@ -191,22 +191,26 @@ def stimuli_of(path: Path) -> Stimuli:
     Raises
     ------
     MissingInputError
-        If the folder or a picture is not there.
+        If the folder or a file is not there.
     DataError
-        If it is malformed, or of films.
+        If it is malformed, or of a film's frames.
     """
     stim = read_stim(path)
-    if stim.kind != "image":
-        raise DataError(f"{path}: type={stim.kind}; pictures are read from such files (type=image), films are not")
+    if stim.kind == "video":
+        raise DataError(
+            f"{path}: type=video, single frames of one film; write them as pictures (type=image), or the film's parts "
+            "as files (type=video_clip)"
+        )
     root = folder_of(path, stim)
     names = list(dict.fromkeys(stim.ids))
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         raise MissingInputError(
-            f"{path}: {len(missing)} of {len(names)} pictures are not in {root} ({', '.join(missing[:5])}); "
+            f"{path}: {len(missing)} of {len(names)} files are not in {root} ({', '.join(missing[:5])}); "
             "correct the line path="
         )
-    return Stimuli(pd.DataFrame({"stimulus_id": names, "filename": names, "modality": "image", "sha256": ""}), root)
+    kind = "image" if stim.kind == "image" else "video"
+    return Stimuli(pd.DataFrame({"stimulus_id": names, "filename": names, "modality": kind, "sha256": ""}), root)
 
 
 def folder_of(path: Path, stim: StimFile) -> Path:
