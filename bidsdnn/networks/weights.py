@@ -213,6 +213,8 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except RuntimeError as error:
+        own = module.state_dict()
+        check_fit([key for key in own if key not in state], [key for key in state if key not in own], path)
         first = str(error).partition("\n\t")[2].partition("\n")[0] or str(error)
         raise DataError(
             f"{path}: weights do not fit the network ({_one_line(first)}); choose the matching one"
