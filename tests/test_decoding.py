@@ -12,6 +12,7 @@ from bidsdnn.decoding.checks import check_parameters
 from bidsdnn.decoding.folds import folds_of, scheme_for
 from bidsdnn.decoding.models import build_decoder
 from bidsdnn.decoding.targets import understood
+from bidsdnn.encoding import encoding
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.parallel import serial
 from bidsdnn.patterns import Group, Patterns
@@ -234,3 +235,32 @@ def test_the_scheme_follows_the_target():
     assert scheme_for(None, "stimulus", "t") == "kfold:10"
     assert scheme_for(None, "identity", "t") == scheme_for(None, "trial", "t") == "leave-one-run-out"
     assert scheme_for("kfold:4", "trial", "t") == "kfold:4"
+
+
+def test_encoding_identifies_stimuli_from_what_it_predicts(brain):
+    noise = np.random.default_rng(3).standard_normal((24, 19))
+    x = Patterns(brain.items, (Group("same", brain.values[:, :19], "net"), Group("none", noise, "net")))
+    more = {"regions": {"": {"all": np.arange(20) < 19}}, "permutations": 99, "seed": 0, "map": serial}
+    table = encoding(x, brain, cv="kfold:6", identification=True, **more).tables["identification"]
+    same, none = table.iloc[0], table.iloc[1]
+    assert same["rank"] > 0.75
+    assert same["p"] <= 0.02
+    assert none["p"] > 0.05
+    assert same["chance_top1"] == 0.25
+    assert "identification" not in encoding(x, brain, cv="kfold:6", **more).tables
+    parts = pd.DataFrame({"stimulus_id": STIMULI, "value": ["train"] * 16 + ["test"] * 8})
+    single = encoding(x, brain, cv="column:part", parts=parts, identification=True, **more).tables["identification"]
+    assert single["chance_top1"].iloc[0] == 0.125
+    assert single["p"].iloc[0] < 0.05
+
+
+def test_patterns_show_where_a_class_differs(brain):
+    found = run(None, brain, {"kind": column(KIND), "size": column(SIZE)}, cv="kfold:6", patterns=True, permutations=9)
+    kind, size = found.maps
+    assert (kind.desc, kind.stat, kind.sidecar["Layers"]) == ("decoding+kind", "pattern", ["tool"])
+    # Each region has a decoder of its own; in the one that holds the difference, animals (odd rows) respond more.
+    assert (kind.values[0, :6] < 0).all()
+    assert (size.values[0, 10:16] > 0).all()
+    assert np.isnan(kind.values[0, 16:]).all()
+    mean = brain.values[1::2, :6].mean(axis=0) - brain.values[::2, :6].mean(axis=0)
+    assert np.corrcoef(-kind.values[0, :6], mean)[0, 1] > 0.5

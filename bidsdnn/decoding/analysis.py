@@ -13,6 +13,7 @@ import pandas as pd
 from bidsdnn.bids.filters import event_filter
 from bidsdnn.decoding.checks import check_parameters
 from bidsdnn.decoding.folds import folds_of, scheme_for
+from bidsdnn.decoding.maps import pattern_map
 from bidsdnn.decoding.models import DEFAULTS, build_decoder, described
 from bidsdnn.decoding.table import Source, Work, score_rows, with_places
 from bidsdnn.decoding.targets import Target, understood
@@ -25,7 +26,7 @@ from bidsdnn.methods.models.classifiers import DECODERS
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Patterns
-from bidsdnn.result import Result
+from bidsdnn.result import Map, Result
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class _Found:
     folding: dict[str, str] = field(default_factory=dict)
     tests: list[str] = field(default_factory=list)
     decoders: list[str] = field(default_factory=list)
+    maps: list[Map] = field(default_factory=list)
 
 
 def decoding(
@@ -65,6 +67,7 @@ def decoding(
     components: int = 0,
     train: str = "",
     test: str = "",
+    patterns: bool = False,
 ) -> Result:
     """Columns of labels were decoded from the responses of regions and from layers, with cross-validation.
 
@@ -103,6 +106,8 @@ def decoding(
         Of `Features`: how many features, and how many principal components, are kept within folds.
     train, test : str
         Filters of the items that are trained on and tested, as ``ses == '01'``: cross-decoding.
+    patterns : bool
+        Whether decoders are also fitted to all items, and shown as patterns (the regions of the first atlas).
 
     Returns
     -------
@@ -141,7 +146,10 @@ def decoding(
                 f"--decoder {DEFAULTS[target.kind]}"
             )
         work = Work(model, target.table.values, target.labels, folded, features, len(target.classes))
-        for sources in _families(target, x, regions, found.notes):
+        families = _families(target, x, regions, found.notes)
+        drawn = pattern_map(work, target, families[0], chosen, map=map) if patterns and regions else None
+        found.maps += [drawn] if drawn is not None else []
+        for sources in families:
             rows = score_rows(target, chosen, sources, map(work, sources, label=f"decoding {name}"), folded)
             for all_rows, new in zip((found.scores, found.folds, found.confusion), rows, strict=True):
                 all_rows += new
@@ -198,6 +206,7 @@ def _result(found: _Found, permutations: int, features: Features, train: str, te
     said = "; ".join(part for part in crossed if part)
     return Result(
         "decoding",
+        maps=tuple(found.maps),
         tables={name: with_places(rows) for name, rows in tables.items() if rows},
         sidecar={
             "Methods": " ".join(filter(None, [
@@ -214,7 +223,7 @@ def _result(found: _Found, permutations: int, features: Features, train: str, te
             "Decoders": decoders,
             "CrossDecoding": said,
             **({"Notes": found.notes} if found.notes else {}),
-            "References": ["permutation", "scikit-learn", "fdr", *(["lda-ridge"] if "lda" in decoders else [])],
+            "References": ["permutation", "scikit-learn", "fdr", *(["lda-ridge"] if "lda" in decoders else []), *(["haufe"] if found.maps else [])],
         },
     )  # fmt: skip
 

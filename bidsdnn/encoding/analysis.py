@@ -11,6 +11,7 @@ import pandas as pd
 
 from bidsdnn.encoding.comparison import compared, resampled_units
 from bidsdnn.encoding.held import Keeping
+from bidsdnn.encoding.identification import identification_table
 from bidsdnn.encoding.layer import LayerFit, LayerScores
 from bidsdnn.encoding.models import (
     build_encoder,
@@ -59,6 +60,7 @@ def encoding(
     save_predictions: bool = False,
     save_weights: bool = False,
     scratch: Path | None = None,
+    identification: bool = False,
 ) -> Result:
     """Responses were predicted from each layer with nested cross-validation.
 
@@ -112,6 +114,8 @@ def encoding(
         Whether held-out predictions, and the weights of a fit to all stimuli, are part of the result.
     scratch : Path, optional
         Folder for held-out predictions; in memory if not given.
+    identification : bool
+        Whether the stimuli that are held out together are told from each other by their predictions, in each region.
 
     Returns
     -------
@@ -149,7 +153,8 @@ def encoding(
         scratch, inner_splits, seed_for(seed, "encoding"), not folded.series,
         predictions=bool(bootstrap) or save_predictions, weights=save_weights,
     )  # fmt: skip
-    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked)
+    names = y.items["stimulus_id"].to_numpy(str) if identification else None
+    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names)
     scores: list[LayerScores] = map(fit, x.groups, label="encoding")
     chosen = inner_folds_of(model)
     nested = f", {inner_splits} folds within each training part for the {chosen}" if chosen else ""
@@ -169,6 +174,7 @@ def encoding(
             "encoding": pd.DataFrame(region_rows(x.groups, scores, named, found, ceiling)),
             "encodingfolds": pd.DataFrame(fold_rows(x.groups, scores, named)),
             **shared.tables,
+            **identification_table(x.groups, scores, named),
         },
         sidecar={
             "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
@@ -203,6 +209,7 @@ def encoding(
                 "sign-flip",
                 "fdr",
                 "scikit-learn",
+                *(["identification"] if identification else []),
                 *(["circular-shift"] if folded.series else []),
                 *shared.references,
             ],

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bidsdnn.encoding.held import Held, Keeping, Weights
+from bidsdnn.encoding.identification import identified
 from bidsdnn.encoding.models import features_of
 from bidsdnn.methods.null import FEWEST_SCALED, Given, Null, held_out_scaled, null, scorer
 from bidsdnn.methods.predict import Model
@@ -28,6 +29,7 @@ class LayerScores(NamedTuple):
     inner: np.ndarray | None = None
     held: Held | None = None
     weights: Weights | None = None
+    identified: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class LayerFit:
         Voxels whose r is tested, and from which the tested means of regions are taken.
     keeping : Keeping, optional
         What is kept for the comparison of layers and for later.
+    ids : ndarray of str, shape (n,), optional
+        Stimulus of each item, if stimuli are to be identified.
     """
 
     model: Model
@@ -56,6 +60,7 @@ class LayerFit:
     orders: np.ndarray
     tested: np.ndarray
     keeping: Keeping | None = None
+    ids: np.ndarray | None = None
 
     def __call__(self, group: Group) -> LayerScores:
         """Cross-validate one layer."""
@@ -79,6 +84,12 @@ class LayerFit:
         self, scores: LayerScores, group: Group, features: Any, predicted: np.ndarray, scale: np.ndarray | None = None
     ) -> LayerScores:
         """Scores with what the comparison of layers needs, and the weights, if these are asked for."""
+        if self.ids is not None:
+            found = identified(
+                self.model, features, predicted, self.responses, regions=self.regions, splits=self.splits,
+                orders=self.orders, ids=self.ids,
+            )  # fmt: skip
+            scores = scores._replace(identified=found)
         if self.keeping is None:
             return scores
         y, names, keeping = self.responses, (group.network, group.name), self.keeping

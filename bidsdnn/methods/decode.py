@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bidsdnn.methods.classification import auc, balanced_accuracy, confusion
 from bidsdnn.methods.models.classifiers import Decoder
+from bidsdnn.methods.null import FEWEST_SCALED
 from bidsdnn.methods.reduce import blocks, rotation
 from bidsdnn.methods.scores import Split
 
@@ -271,10 +272,12 @@ def choices(decisions: Float) -> NDArray[np.intp]:
 def _correlation(found: Float, labels: Float, splits: Sequence[Split]) -> Float:
     """`scores.pooled_pearsonr` of each labelling; items that no fold holds out do not count."""
     guessed, measured = [], []
+    scaled = min(len(test) for _, test in splits) >= FEWEST_SCALED
     for train, test in splits:
         mean = labels[:, train].mean(axis=1, keepdims=True)
         guess = found[:, test] - mean
-        spread = np.sqrt((guess**2).mean(axis=1, keepdims=True))
+        # Of very few items the spread is a matter of chance, and of one it leaves the sign alone.
+        spread = np.sqrt((guess**2).mean(axis=1, keepdims=True)) if scaled else np.ones((len(guess), 1))
         guessed.append(np.divide(guess, spread, out=np.zeros_like(guess), where=spread > 0))
         measured.append(labels[:, test] - mean)
     a, b = (np.concatenate(side, axis=1) for side in (guessed, measured))
