@@ -148,6 +148,10 @@ def read_table(path: Path) -> pd.DataFrame:
             "participant",
             "stim_id",
             "stimulus",
+            "target",
+            "decoder",
+            "true",
+            "predicted",
         ),
         str,
     )

@@ -199,33 +199,37 @@ def _note(found: _Found, target: Target, folded: Folding, chosen: str) -> None:
 
 def _result(found: _Found, permutations: int, features: Features, train: str, test: str) -> Result:
     tables = {"decoding": found.scores, "decodingfolds": found.folds, "confusion": found.confusion}
-    decoders, tests = list(dict.fromkeys(found.decoders)), list(dict.fromkeys(found.tests))
-    steps = ["Voxels were z-scored by the training part." if features.standardize else ""]
-    steps += [f"{summary_of(features)}"] if features.select or features.components else []
+    decoders, tests = list(dict.fromkeys(found.decoders)), " or ".join(dict.fromkeys(found.tests))
     crossed = [f"trained on items with {train}" if train else "", f"tested on those with {test}" if test else ""]
     said = "; ".join(part for part in crossed if part)
+    works = {"lda-ridge": "lda" in decoders, "ridge": "ridge" in decoders, "haufe": bool(found.maps)}
+    sentences = [
+        summary(decoding),
+        *(described(name) for name in decoders),
+        "Voxels were z-scored by the training part." if features.standardize else "",
+        summary_of(features) if features.select or features.components else "",
+        f"Cross-decoding: {said}." if said else "",
+        f"p tests balanced accuracy, or r pooled over folds, against {permutations:,} {tests}, each repeating the whole "
+        "fit, with p = (1 + b) / (1 + n); family-wise p counts the best score of each relabelling over the regions of "
+        "an atlas, or over all layers.",
+    ]
     return Result(
         "decoding",
         maps=tuple(found.maps),
         tables={name: with_places(rows) for name, rows in tables.items() if rows},
         sidecar={
-            "Methods": " ".join(filter(None, [
-                summary(decoding), *(described(name) for name in decoders), *steps, f"Cross-decoding: {said}." if said
-                else "", f"p tests balanced accuracy, or r pooled over folds, against {permutations:,} "
-                f"{' or '.join(tests)}, each repeating the whole fit, with p = (1 + b) / (1 + n); family-wise p counts "
-                "the best score of each relabelling over the regions of an atlas, or over all layers.",
-            ])),
+            "Methods": " ".join(filter(None, sentences)),
             "CrossValidation": found.folding,
-            "Test": f"{' or '.join(tests)}, one-sided",
+            "Test": f"{tests}, one-sided",
             "Permutations": permutations,
             "Correction": "p_fwe: over the regions of an atlas or over all layers, by the best score of each "
             "relabelling; q: false discovery rate over the same",
             "Decoders": decoders,
             "CrossDecoding": said,
             **({"Notes": found.notes} if found.notes else {}),
-            "References": ["permutation", "scikit-learn", "fdr", *(["lda-ridge"] if "lda" in decoders else []), *(["haufe"] if found.maps else [])],
+            "References": ["permutation", "scikit-learn", "fdr", *(key for key, used in works.items() if used)],
         },
-    )  # fmt: skip
+    )
 
 
 def summary_of(features: Features) -> str:

@@ -21,6 +21,7 @@ MAX_ROWS = 2000
 _SCORES = frozenset({
     "pearsonr", "pearsonr_normalized", "ceiling", "max_trial_r", "pearsonr_folds_sem", "r2", "p", "q", "sem",
     "similarity", "reliability", "difference", "se", "p_fwe", "peak", "peak_p", "peak_pfwe",
+    "accuracy", "balanced_accuracy", "auc", "chance", "null_95", "top1", "rank", "chance_top1",
 })  # fmt: skip
 _SCORE_KINDS = ("ceiling_", "se_", "ci_", "p_")
 _NAMES = {
@@ -31,7 +32,9 @@ _NAMES = {
     "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",
     "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
     "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",
-    "n_repeats": "repeats", "n_significant": "significant centres", "peak_p": "p of the peak",
+    "n_repeats": "repeats", "n_items": "held-out items", "n_classes": "classes",
+    "balanced_accuracy": "balanced accuracy",
+    "auc": "AUC", "null_95": "95 % of the null", "n_significant": "significant centres", "peak_p": "p of the peak",
     "peak_pfwe": "family-wise p of the peak", "sub": "participant", "p_fwe": "p (family-wise)",
     "p_zero": "p against 0 (bootstrap)", "p_zero_fwe": "the same, family-wise",
     "p_ceiling": "p against the ceiling (bootstrap)", "p_ceiling_fwe": "the same, family-wise ",

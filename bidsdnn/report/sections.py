@@ -10,6 +10,7 @@ from functools import partial
 from bidsdnn.report.arrangement import plane_blocks
 from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
+from bidsdnn.report.decoding import decoding_blocks
 from bidsdnn.report.entries import Entry, Log, listed, pick
 from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
@@ -100,9 +101,10 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
         "rsa": rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems),
     }
     alike = similarity_blocks(own, stem, problems, level=level)
+    told = decoding_blocks(own, stem, problems, level=level)
     if not _has_network(own):
         blocks = attempt(partial(reliability_blocks, own, stem), "reliability", problems)
-        blocks += voxel_blocks(own, "reliability", base, stem, problems) + pictures["rsa"] + alike
+        blocks += voxel_blocks(own, "reliability", base, stem, problems) + told + pictures["rsa"] + alike
         alone = listed(own, "Notes") or ["No network was compared; these are the responses by themselves."]
         return [Notes("", tuple(alone)), *blocks] if blocks else []
     blocks = []
@@ -119,7 +121,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
             part += pair_blocks(near, f"{stem}_atlas-{atlas}", problems) if desc == "rsa" else []
         part += pictures[desc]
         blocks += [Heading(title), *part] if part else []
-    return blocks + alike + searchlight_blocks(own, base, stem, problems, level=level)
+    return blocks + told + alike + searchlight_blocks(own, base, stem, problems, level=level)
 
 
 def _quality(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
