@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 
 from bidsdnn.decoding.analysis import decoding
@@ -235,6 +236,23 @@ def test_the_scheme_follows_the_target():
     assert scheme_for(None, "stimulus", "t") == "kfold:10"
     assert scheme_for(None, "identity", "t") == scheme_for(None, "trial", "t") == "leave-one-run-out"
     assert scheme_for("kfold:4", "trial", "t") == "kfold:4"
+
+
+def test_searchlights_tell_classes_where_they_differ(brain):
+    class Line:
+        def neighbors(self, *, radius):
+            return csr_array(np.abs(np.subtract.outer(np.arange(20), np.arange(20))) <= radius)
+
+    table = Patterns(brain.items, brain.groups, Line())
+    found = run(None, table, {"kind": column(KIND)}, cv="kfold:6", searchlight=True, radius=2)
+    accuracy, _, corrected = found.maps
+    assert (accuracy.stat, accuracy.desc) == ("balancedaccuracy", "searchlightdecoding+kind")
+    assert (corrected.values[:5] < 0.05).all()
+    rows = found.tables["searchlightdecoding"].set_index("region")
+    assert rows.loc["kind", "peak_pfwe"] == 0.01
+    assert rows.loc["none", "balanced_accuracy"] < rows.loc["kind", "balanced_accuracy"]
+    with pytest.raises(DataError, match="has numbers, and searchlights tell classes"):
+        run(None, table, {"size": column(SIZE)}, cv="kfold:6", searchlight=True)
 
 
 def test_encoding_identifies_stimuli_from_what_it_predicts(brain):

@@ -20,6 +20,8 @@ DESCRIPTIONS = {
     "desc-decoding": "Labels told from the responses of a brain and from a network's layers",
     "desc-decodingfolds": "How well labels were told in each fold",
     "desc-decoding+TARGET": "What responses do when a decoder decides for a class of TARGET (any column's name)",
+    "desc-searchlightdecoding": "Classes told from each voxel's neighbourhood",
+    "desc-searchlightdecoding+TARGET": "Classes of TARGET (any column's name) told from each voxel's neighbourhood",
     "desc-confusion": "How often items of each class were taken for each class",
     "desc-rsa": "Similarity between the geometry of a network's layers and of brain regions",
     "desc-searchlight": "Similarity between the geometry of a network's layers and of each voxel's neighbourhood",

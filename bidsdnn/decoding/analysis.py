@@ -15,6 +15,7 @@ from bidsdnn.decoding.checks import check_parameters
 from bidsdnn.decoding.folds import folds_of, scheme_for
 from bidsdnn.decoding.maps import pattern_map
 from bidsdnn.decoding.models import DEFAULTS, build_decoder, described
+from bidsdnn.decoding.searchlight import searchlights
 from bidsdnn.decoding.table import Source, Work, score_rows, with_places
 from bidsdnn.decoding.targets import Target, understood
 from bidsdnn.errors import ConfigError, DataError
@@ -23,12 +24,15 @@ from bidsdnn.geometry import Regions
 from bidsdnn.lookup import summary
 from bidsdnn.methods.decode import Features
 from bidsdnn.methods.models.classifiers import DECODERS
+from bidsdnn.methods.searchlight_decoding import searchlight_decoding
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Patterns
 from bidsdnn.result import Map, Result
 
 logger = logging.getLogger(__name__)
+
+RADIUS = 10.0
 
 
 @dataclass
@@ -43,6 +47,7 @@ class _Found:
     tests: list[str] = field(default_factory=list)
     decoders: list[str] = field(default_factory=list)
     maps: list[Map] = field(default_factory=list)
+    near: list[dict[str, Any]] = field(default_factory=list)
 
 
 def decoding(
@@ -68,6 +73,8 @@ def decoding(
     train: str = "",
     test: str = "",
     patterns: bool = False,
+    searchlight: bool = False,
+    radius: float = RADIUS,
 ) -> Result:
     """Columns of labels were decoded from the responses of regions and from layers, with cross-validation.
 
@@ -108,6 +115,10 @@ def decoding(
         Filters of the items that are trained on and tested, as ``ses == '01'``: cross-decoding.
     patterns : bool
         Whether decoders are also fitted to all items, and shown as patterns (the regions of the first atlas).
+    searchlight : bool
+        Whether classes are also told from the neighbourhood of every voxel or vertex.
+    radius : float
+        Of a neighbourhood, in millimetres.
 
     Returns
     -------
@@ -147,8 +158,10 @@ def decoding(
             )
         work = Work(model, target.table.values, target.labels, folded, features, len(target.classes))
         families = _families(target, x, regions, found.notes)
-        drawn = pattern_map(work, target, families[0], chosen, map=map) if patterns and regions else None
-        found.maps += [drawn] if drawn is not None else []
+        found.maps += pattern_map(work, target, families[0], chosen, map=map) if patterns and regions else []
+        if searchlight:
+            drawn, near = searchlights(target, folded, regions, radius=radius, device=device, map=map)
+            found.maps, found.near = [*found.maps, *drawn], [*found.near, *near]
         for sources in families:
             rows = score_rows(target, chosen, sources, map(work, sources, label=f"decoding {name}"), folded)
             for all_rows, new in zip((found.scores, found.folds, found.confusion), rows, strict=True):
@@ -199,19 +212,26 @@ def _note(found: _Found, target: Target, folded: Folding, chosen: str) -> None:
 
 def _result(found: _Found, permutations: int, features: Features, train: str, test: str) -> Result:
     tables = {"decoding": found.scores, "decodingfolds": found.folds, "confusion": found.confusion}
+    tables["searchlightdecoding"] = found.near
     decoders, tests = list(dict.fromkeys(found.decoders)), " or ".join(dict.fromkeys(found.tests))
     crossed = [f"trained on items with {train}" if train else "", f"tested on those with {test}" if test else ""]
     said = "; ".join(part for part in crossed if part)
-    works = {"lda-ridge": "lda" in decoders, "ridge": "ridge" in decoders, "haufe": bool(found.maps)}
+    works = {
+        "lda-ridge": "lda" in decoders,
+        "ridge": "ridge" in decoders,
+        "haufe": any(one.stat == "pattern" for one in found.maps),
+    }
+    works["searchlight"] = bool(found.near)
     sentences = [
         summary(decoding),
         *(described(name) for name in decoders),
         "Voxels were z-scored by the training part." if features.standardize else "",
         summary_of(features) if features.select or features.components else "",
         f"Cross-decoding: {said}." if said else "",
-        f"p tests balanced accuracy, or r pooled over folds, against {permutations:,} {tests}, each repeating the whole "
-        "fit, with p = (1 + b) / (1 + n); family-wise p counts the best score of each relabelling over the regions of "
-        "an atlas, or over all layers.",
+        summary(searchlight_decoding) if found.near else "",
+        f"p tests balanced accuracy, or r pooled over folds, against {permutations:,} {tests}, each repeating the "
+        "whole fit, with p = (1 + b) / (1 + n); family-wise p counts the best score of each relabelling over the "
+        "regions of an atlas, or over all layers.",
     ]
     return Result(
         "decoding",

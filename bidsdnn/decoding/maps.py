@@ -46,7 +46,7 @@ def pattern_of(work: Work, source: Source) -> tuple[np.ndarray, np.ndarray] | No
     return columns, patterns(work.values[:, columns], decisions)
 
 
-def pattern_map(work: Work, target: Target, sources: Sequence[Source], decoder: str, *, map: ParallelMap) -> Map | None:
+def pattern_map(work: Work, target: Target, sources: Sequence[Source], decoder: str, *, map: ParallelMap) -> list[Map]:
     """Patterns of all regions of an atlas as one map, a volume a class.
 
     Parameters
@@ -61,13 +61,13 @@ def pattern_map(work: Work, target: Target, sources: Sequence[Source], decoder: 
 
     Returns
     -------
-    Map or None
-        None where nothing was fitted.
+    list of Map
+        Empty where nothing was fitted.
     """
     fitted = map(_Fitted(work), sources, label=f"patterns of {target.name}")
     known = [one for one in fitted if one is not None]
     if not known:
-        return None
+        return []
     shown = list(target.classes) if len(target.classes) > 2 else [*target.classes[1:], target.name][:1]
     values = np.full((len(shown), work.values.shape[1]), np.nan)
     for columns, pattern in reversed(known):
@@ -83,7 +83,7 @@ def pattern_map(work: Work, target: Target, sources: Sequence[Source], decoder: 
         "Units": "of the responses, per unit of the decision",
         "NullDistribution": "none: maps are not tested",
     }
-    return Map("pattern", values, sidecar=about, desc=f"decoding+{names.label(target.name)}")
+    return [Map("pattern", values, sidecar=about, desc=f"decoding+{names.label(target.name)}")]
 
 
 class _Fitted:
