@@ -1,4 +1,4 @@
-"""Decoding over participants: is what was told from a region above chance in the population?"""
+"""Decoding over participants: whether what was told from a region is above chance in the population."""
 
 from __future__ import annotations
 
