@@ -219,7 +219,9 @@ def _add_analyses(g: Any) -> None:
     g.add_argument(
         "--radius", type=float, metavar="MM", help="of a searchlight, along the cortex on surfaces (default: 10)"
     )
-    g.add_argument("--iterate", choices=("channel", "position"), help="each channel or position of a layer by itself too")
+    g.add_argument(
+        "--iterate", choices=("channel", "position"), help="each channel or position of a layer by itself too"
+    )
     g.add_argument("--permutations", type=int, metavar="N", help="for every p (default: 1000)")
     g.add_argument(*_names("--random-seed"), type=int, metavar="N", help="default: 0")
     g.add_argument(

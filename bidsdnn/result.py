@@ -13,6 +13,8 @@ COLUMN = "column"
 """What stands for a network where a column of a table is the model: behaviour, categories."""
 WEIGHTED = "weighted"
 """What stands for a layer where all of a network's are weighted together."""
+JOINT = "joint"
+"""What stands for a layer where all bands are one model."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import pandas as pd
 from bidsdnn.encoding.comparison import compared, resampled_units
 from bidsdnn.encoding.held import Keeping
 from bidsdnn.encoding.identification import identification_table
+from bidsdnn.encoding.joint import about_joint, fit_joint, joint_maps, joint_significance, said_of_joint
 from bidsdnn.encoding.layer import LayerFit, LayerScores
 from bidsdnn.encoding.models import (
     build_encoder,
@@ -32,7 +33,7 @@ from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING, ceiling_of_items
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
-from bidsdnn.patterns import Patterns
+from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Result
 
 
@@ -155,30 +156,41 @@ def encoding(
     )  # fmt: skip
     names = y.items["stimulus_id"].to_numpy(str) if identification else None
     fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names)
-    scores: list[LayerScores] = map(fit, x.groups, label="encoding")
+    groups: Sequence[Group] = x.groups
+    scores: list[LayerScores]
+    atlases = [atlas for atlas, _, _ in named]
+    together = getattr(model, "joint", False)
+    if together:
+        joint = fit_joint(groups, fit, map)
+        layers, groups, scores = (), joint.groups, joint.scores
+        found = joint_significance(joint, atlases, responses.shape[1])
+        maps = joint_maps(joint, found if every else None, ceiling, test=folded.test)
+        about, joined = about_joint(joint), said_of_joint(joint)
+    else:
+        layers, scores, about, joined = groups, map(fit, groups, label="encoding"), {}, ""
+        found = significance(scores, atlases, responses.shape[1])
+        maps = encoding_maps(groups, scores, found if every else None, ceiling, test=folded.test)
     chosen = inner_folds_of(model)
     nested = f", {inner_splits} folds within each training part for the {chosen}" if chosen else ""
-    found = significance(scores, [atlas for atlas, _, _ in named], responses.shape[1])
     shared = compared(
-        x.groups, scores, y, folded.splits, named, units=resampled_units(y.items, purge), samples=bootstrap, seed=seed,
+        layers, scores, y, folded.splits, named, units=resampled_units(y.items, purge), samples=bootstrap, seed=seed,
         map=map, ceiling=ceiling, hierarchy=hierarchy,
     )  # fmt: skip
     if iterate and named:
         shared.tables[f"encoding{iterate}"] = unit_scores(x.groups, fit, named, iterate=iterate, map=map)
-    maps = encoding_maps(x.groups, scores, found if every else None, ceiling, test=folded.test)
     return Result(
         "encoding",
         maps=(*maps, *shared.maps),
-        columns=stored_columns(x.groups, scores, y, predictions=save_predictions, weights=save_weights),
+        columns=stored_columns(layers, scores, y, predictions=save_predictions, weights=save_weights),
         tables={
-            "encoding": pd.DataFrame(region_rows(x.groups, scores, named, found, ceiling)),
-            "encodingfolds": pd.DataFrame(fold_rows(x.groups, scores, named)),
+            "encoding": pd.DataFrame(region_rows(groups, scores, named, found, ceiling)),
+            "encodingfolds": pd.DataFrame(fold_rows(groups, scores, named)),
             **shared.tables,
-            **identification_table(x.groups, scores, named),
+            **({} if together else identification_table(groups, scores, named)),
         },
         sidecar={
             "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
-            f"{folded.method} {said_of_test(model, folded, permutations, voxelwise=every)}{shared.methods}",
+            f"{folded.method} {said_of_test(model, folded, permutations, voxelwise=every)}{joined}{shared.methods}",
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Encoder": encoder,
             "EncoderFit": {
@@ -189,6 +201,7 @@ def encoding(
                 "Regions": {atlas: list(table) for atlas, table in regions.items()},
             },
             **shared.sidecar,
+            **about,
             "Features": {f"{group.network} {group.name}".strip(): taken_by(model, group) for group in x.groups},
             "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
             "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",

@@ -69,7 +69,7 @@ class LayerFit:
             return self._single(group, features)
         predicted, scale = held_out_scaled(self.model, features, self.responses, self.splits)
         folds = [split for split in self.splits if len(split[1]) >= FEWEST_SCALED]
-        found = self._null(scorer(self.model, features, self.splits), self.responses, self.orders)
+        found = self.null(scorer(self.model, features, self.splits), self.responses, self.orders)
         scores = LayerScores(
             pooled_pearsonr(predicted, self.responses, self.splits, scale=scale),
             r2(predicted, self.responses),
@@ -104,11 +104,12 @@ class LayerFit:
         predicted = held_out_scaled(self.model, features, self.responses, self.splits)[0]
         given = predicted[test]
         measured = self.responses[test]
-        found = self._null(Given(given), measured, np.searchsorted(test, self.orders[:, test]))
+        found = self.null(Given(given), measured, np.searchsorted(test, self.orders[:, test]))
         r = pearsonr(given, measured)
         explained = explained_variance(given, measured)
         scores = LayerScores(r, r2(given, measured), r[None], found.p_regions, explained, found)
         return self._with_kept(scores, group, features, predicted)
 
-    def _null(self, score: Any, measured: np.ndarray, orders: np.ndarray) -> Null:
+    def null(self, score: Any, measured: np.ndarray, orders: np.ndarray) -> Null:
+        """Compare the scores of relabelled responses with the observed ones."""
         return null(score, measured, self.regions, orders, columns=self.tested)

@@ -11,6 +11,7 @@ from bidsdnn.methods.predict import kfold
 from bidsdnn.methods.reduce import gram, rotation
 
 SMALLEST = {
+    "banded-ridge": {"penalties": [0.1, 10.0], "n_splits": 2, "columns": [2, 4], "n_candidates": 4},
     "ridge": {"penalties": [0.1, 10.0], "n_splits": 2},
     "lasso": {"n_splits": 2},
     "elastic-net": {"n_splits": 2},

@@ -17,12 +17,15 @@ A row in `MODELS` gives an encoder its name. What a model says of itself decides
     columns of one Y.
 ``among(columns)``
     Of a model that fits some targets together: the model for some of the columns of Y.
+``joint``
+    Whether all layers are fitted as one model, from their inner products.
 ``said()``
     A sentence on what the parameters make of the fit, for the Methods.
 ``references``
     Keys of the works it comes from.
 """
 
+from bidsdnn.methods.models.banded import BandedRidge
 from bidsdnn.methods.models.estimator import Estimator
 from bidsdnn.methods.models.kernel import KernelRidge
 from bidsdnn.methods.models.ols import OLS
@@ -31,11 +34,23 @@ from bidsdnn.methods.models.ridge import Ridge
 from bidsdnn.methods.models.sparse import ElasticNet, Lasso
 from bidsdnn.methods.models.unitwise import Unitwise
 
-__all__ = ["MODELS", "OLS", "PLS", "ElasticNet", "Estimator", "KernelRidge", "Lasso", "Ridge", "Unitwise"]
+__all__ = [
+    "MODELS",
+    "OLS",
+    "PLS",
+    "BandedRidge",
+    "ElasticNet",
+    "Estimator",
+    "KernelRidge",
+    "Lasso",
+    "Ridge",
+    "Unitwise",
+]
 
 MODELS = {
     "ols": OLS,
     "ridge": Ridge,
+    "banded-ridge": BandedRidge,
     "lasso": Lasso,
     "elastic-net": ElasticNet,
     "pls": PLS,
