@@ -105,7 +105,7 @@ def analyse(
     if PIXELS in own.get("control", ()) and taken.get("stimuli") is not None:
         settings["pictures"] = [file_sha256(path) for path in taken["stimuli"].paths]
     content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
-    stem = function.__name__.replace("_", "") if name not in ANALYSES else name
+    stem = function.__name__.replace("_", "") if name not in ANALYSES else name.replace("-", "")
     if study.derivatives.current(stem, content, **entities):
         logger.info("sub-%s: %s is up to date", entities["sub"], name)
         return

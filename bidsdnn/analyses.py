@@ -13,6 +13,7 @@ import pandas as pd
 
 from bidsdnn.decoding import decoding
 from bidsdnn.encoding import encoding
+from bidsdnn.encoding.partition import variance_partition
 from bidsdnn.encoding.tables import mean
 from bidsdnn.geometry import Regions, rsa, similarity
 from bidsdnn.lookup import summary
@@ -57,6 +58,7 @@ def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions) -> Resul
 
 ANALYSES: dict[str, Callable[..., Result]] = {
     "encoding": encoding, "decoding": decoding, "rsa": rsa, "searchlight": searchlight, "similarity": similarity,
+    "variance-partition": variance_partition,
 }  # fmt: skip
-NEEDS_NETWORK = {"encoding", "searchlight"}
+NEEDS_NETWORK = {"encoding", "searchlight", "variance-partition"}
 """Analyses that are left out, and named in the report, when no network is asked for."""

@@ -13,8 +13,10 @@ from bidsdnn.config import Config
 from bidsdnn.config_tables import CrossValidation
 from bidsdnn.decoding.checks import check_decoding
 from bidsdnn.decoding.models import decoders_of
+from bidsdnn.encoding.bands import check_bands
 from bidsdnn.encoding.joint import check_joint
 from bidsdnn.encoding.models import check_encoder
+from bidsdnn.encoding.partition import KEY as PARTITION
 from bidsdnn.encoding.prediction import PREDICT, check_prediction
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import reduction_of
@@ -70,6 +72,7 @@ def check_configuration(config: Config) -> None:
     check_response(config)
     check_encoder(config.encoder, config.parameters.get(config.encoder, {}))
     check_joint(config)
+    check_bands(config.parameters.get("variance-partition", {}).get("spaces", "network"), key=PARTITION)
     for name in ("rsa", "similarity"):
         check_rsa(config.rdm_metric, config.rdm_comparison, config.iterate, config.parameters.get(name, {}))
     if "searchlight" in config.analysis:

@@ -8,6 +8,7 @@ import pytest
 
 from bidsdnn.analyses import encoding
 from bidsdnn.encoding.bands import bands_of, check_bands
+from bidsdnn.encoding.partition import variance_partition
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.parallel import serial
 from bidsdnn.patterns import Group, Patterns
@@ -111,3 +112,72 @@ def test_patterns_that_fit_no_layer_or_two_bands(planted):
         bands_of(groups, {"a": ["rihgt"]}, key="banded-ridge] bands")
     with pytest.raises(DataError, match="layer right is in two"):
         bands_of(groups, {"a": ["right"], "b": ["net"]}, key="banded-ridge] bands")
+
+
+@pytest.fixture(scope="module")
+def partition(planted):
+    x, y, regions = planted
+    return variance_partition(x, y, regions=regions, permutations=99, seed=1, map=serial, n_candidates=4)
+
+
+def test_variance_is_shared_out_between_networks_and_feature_spaces(partition):
+    table = partition.tables["variancepartition"].set_index(["part", "spaces", "region"])
+    assert set(table.index.droplevel("region")) == {
+        ("all", "net+light"), ("alone", "net"), ("alone", "light"), ("unique", "net"), ("unique", "light"),
+        ("shared", "net+light"),
+    }  # fmt: skip
+    assert table.loc[("unique", "net", "layer"), "r2"] > 0.15
+    assert table.loc[("unique", "light", "space"), "r2"] > 0.3
+    assert table.loc[("unique", "net", "layer"), "p"] == table.loc[("unique", "light", "space"), "p"] == 0.01
+    assert (table.loc[[("unique", "net", "none"), ("unique", "light", "none")], "p"] > 0.05).all()
+    assert (table["ci_low"] <= table["r2"]).all()
+    assert (table["r2"] <= table["ci_high"]).all()
+    assert table[table["p"].notna()].index.get_level_values("part").unique().tolist() == ["unique"]
+
+
+def test_parts_sum_in_tables_and_maps(partition):
+    table = partition.tables["variancepartition"]
+    whole = table[table["part"] == "all"].set_index("region")["r2"]
+    np.testing.assert_allclose(
+        table[table["part"].isin(["unique", "shared"])].groupby("region")["r2"].sum(), whole.sort_index()
+    )
+    r2 = dict(zip(partition.maps[0].sidecar["Layers"], partition.maps[0].values, strict=True))
+    assert list(r2) == ["all", "alone net", "alone light", "unique net", "unique light", "shared net+light"]
+    np.testing.assert_allclose(r2["unique net"] + r2["unique light"] + r2["shared net+light"], r2["all"])
+    np.testing.assert_allclose(r2["all"] - r2["unique net"], r2["alone light"])
+    assert partition.sidecar["Spaces"] == {"net": ["net/right", "net/wrong"], "light": ["light"]}
+
+
+def test_one_space_has_nothing_to_share(planted):
+    x, y, regions = planted
+    x = x.select(lambda group: group.network == "net")
+    options = {"regions": regions, "permutations": 9, "seed": 1, "map": serial}
+    with pytest.raises(DataError, match=r"and there is 1: net; add another --network"):
+        variance_partition(x, y, **options)
+    made = variance_partition(x, y, **options, spaces="layer", n_candidates=3)
+    assert made.tables["variancepartition"]["spaces"].unique().tolist() == ["right+wrong", "right", "wrong"]
+
+
+def test_a_given_split_is_scored_on_its_test_part(planted):
+    x, y, regions = planted
+    parts = pd.DataFrame({"stimulus_id": IDS, "value": ["train"] * 36 + ["test"] * 12})
+    options = {**OPTIONS, "cv": "column:x", "parts": parts}
+    result = encoding(x, y, regions=regions, encoder_parameters=FEW, **options)
+    table = result.tables["encoding"].set_index(["layer", "region"])
+    assert table.loc[("joint", "space"), "pearsonr"] > 0.4
+    assert table.loc[("joint", "space"), "p"] <= 0.05
+    assert table.loc[("joint", "none"), "p"] > 0.05
+    made = variance_partition(
+        x, y, regions=regions, permutations=19, seed=1, map=serial, n_candidates=3, cv="column:x", parts=parts
+    ).tables["variancepartition"]
+    assert made.set_index(["part", "spaces", "region"]).loc[("unique", "light", "space"), "r2"] > 0.2
+
+
+def test_stimuli_may_be_left_out_one_by_one(planted):
+    x, y, regions = planted
+    x, y = x.take(np.arange(16)), y.take(np.arange(16))
+    result = encoding(x, y, regions=regions, encoder_parameters=FEW, cv="leave-one-stimulus-out", **OPTIONS)
+    ridge = encoding(x, y, regions=regions, cv="leave-one-stimulus-out", **{**OPTIONS, "encoder": "ridge"})
+    table = result.tables["encoding"].set_index(["layer", "region"])["pearsonr"]
+    alone = ridge.tables["encoding"].set_index(["layer", "region"])["pearsonr"]
+    assert table["joint", "space"] > 0.7 * alone["light", "space"] > 0.2

@@ -88,9 +88,7 @@ def combined(part: Part, scores: Mapping[Subset, ArrayLike]) -> Float:
     return np.asarray(sum(sign * np.asarray(scores[model], dtype=np.float64) for model, sign in part.signs.items()))
 
 
-def bootstrap_r2(
-    errors: ArrayLike, baseline: ArrayLike, units: Sequence[object], *, samples: int, seed: int
-) -> Float:
+def bootstrap_r2(errors: ArrayLike, baseline: ArrayLike, units: Sequence[object], *, samples: int, seed: int) -> Float:
     """Intervals come from held-out items drawn with replacement; predictions stay, and no model is fitted again.
 
     Parameters
@@ -136,24 +134,48 @@ def bootstrap_r2(
     return found
 
 
-def interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[Float, Float]:
-    """Percentiles of bootstrap samples (samples, R) that hold the middle ``level`` of them, lower and upper."""
-    low, high = np.quantile(np.asarray(samples), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
-
-
-def not_above_zero(samples: ArrayLike) -> Float:
-    """p is (1 + bootstrap samples at or below zero) / (1 + samples), one-sided.
+def interval(samples: ArrayLike, observed: ArrayLike, *, level: float = 0.95) -> tuple[Float, Float]:
+    """Percentiles of bootstrap samples that hold the middle ``level`` of them, lower and upper, `widened`.
 
     Parameters
     ----------
     samples : array-like, shape (samples, R)
+    observed : array-like, shape (R,)
+    level : float
+
+    Returns
+    -------
+    low, high : array, shape (R,)
+    """
+    low, high = np.quantile(widened(samples, observed), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def not_above_zero(samples: ArrayLike, observed: ArrayLike) -> Float:
+    """P is (1 + bootstrap samples at or below zero) / (1 + samples), one-sided, of samples that are `widened`.
+
+    Parameters
+    ----------
+    samples : array-like, shape (samples, R)
+    observed : array-like, shape (R,)
 
     Returns
     -------
     array, shape (R,)
         NaN where a sample is not finite.
     """
-    drawn = np.asarray(samples, dtype=np.float64)
+    drawn = widened(samples, observed)
     p = (1 + (drawn <= 0).sum(axis=0)) / (1 + len(drawn))
     return np.where(np.isfinite(drawn).all(axis=0), p, np.nan)
+
+
+def widened(samples: ArrayLike, observed: ArrayLike) -> Float:
+    """Bootstrap samples with twice the variance about what was observed.
+
+    Each held-out error is predicted from the others, and the others from it. Where a space explains nothing, what it
+    seems to gain is a sum over pairs of items, each of which counts in the errors of both (a degenerate U-statistic,
+    whose variance is twice that of its terms taken as independent); a bootstrap over items does not see that, and
+    rejects a true null in 8 to 10 % at .05.
+    """
+    centre = np.asarray(observed, dtype=np.float64)
+    return centre + np.sqrt(2) * (np.asarray(samples, dtype=np.float64) - centre)
