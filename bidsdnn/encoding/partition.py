@@ -247,7 +247,8 @@ def _result(
             "mean; a region's is the mean over its voxels. Unique and shared parts sum to that of all spaces, and may "
             "be negative.",
             "Interval": "95 % of bootstrap samples over held-out "
-            + (f"stretches of {_STRETCH:g} s" if folded.series else "stimuli") + ", predictions held, with twice their variance, for held-out errors depend on one another",
+            + (f"stretches of {_STRETCH:g} s" if folded.series else "stimuli")
+            + ", predictions held, with twice their variance, for held-out errors depend on one another",
             "Test": "one-sided, of unique parts: how many bootstrap samples are not above zero",
             "Samples": len(drawn),
             "NumberOfStimuli": int(y.items.get("stimulus", y.items["stimulus_id"]).nunique()),
