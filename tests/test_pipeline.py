@@ -184,7 +184,7 @@ def test_a_changed_option_recomputes_what_depends_on_it(finished, tmp_path):
     assert main([str(finished.bids), str(out), "participant", "--participant-label", "01", *options]) == 0
     changed = {name for name, value in contents(out).items() if before.get(name) != value}
     assert changed
-    made = ("encoding", "rsa", "relmat", "bestlayer")
+    made = ("encoding", "rsa", "relmat", "bestlayer", "bestvoxels", "hierarchy", "networks")
     assert all(name.startswith("sub-01/") and any(word in name for word in made) for name in changed)
 
 

@@ -157,6 +157,7 @@ def encoding(
     names = y.items["stimulus_id"].to_numpy(str) if identification else None
     fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names)
     groups: Sequence[Group] = x.groups
+    layers: Sequence[Group]
     scores: list[LayerScores]
     atlases = [atlas for atlas, _, _ in named]
     together = getattr(model, "joint", False)
