@@ -41,7 +41,7 @@ class UnitFits:
         """A row each unit and region; p_fwe is over the layer's units."""
         if not group.shape:
             raise DataError(f"{group.name}: the shape of its activations is not known; extract them again")
-        grid = Grid.of(group.shape)
+        grid = Grid.of(group.shape, group.channel_axis)
         n_regions = len(self.named)
         largest = np.full((len(self.fit.orders), n_regions), -np.inf)
         observed, rows = [], []
