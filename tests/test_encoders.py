@@ -16,6 +16,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from bidsdnn.analyses import encoding
 from bidsdnn.cli import main
+from bidsdnn.demo.dataset import LAYERS
 from bidsdnn.encoding.models import build_encoder, check_encoder, features_of, taken_by
 from bidsdnn.errors import ConfigError
 from bidsdnn.methods.models import MODELS, Estimator
@@ -212,3 +213,20 @@ def test_the_examples_of_the_page_run(finished, tmp_path, monkeypatch):
     assert "KNeighborsRegressor was fitted to all targets at once." in sidecar["Methods"]
     assert "ridge" not in sidecar["References"]
     assert sidecar["Permutations"] == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["pls", "lasso"])
+def test_the_layers_of_the_demo_are_found(finished, tmp_path, encoder):
+    out = shutil.copytree(finished.out, tmp_path / "out")
+    options = [*finished.options, "--analysis", "encoding", "--encoder", encoder, "--participant-label", "01"]
+    assert main([str(finished.bids), str(out), "participant", *options]) == 0
+    scores = pd.read_table(next(out.glob("sub-01/func/*atlas-planted*desc-encoding_results.tsv")))
+    best = scores.loc[scores.groupby("region")["pearsonr"].idxmax()].set_index("region")
+    for region, layer in LAYERS.items():
+        if layer is None:
+            continue
+        assert best.loc[region, "layer"] == layer
+        assert best.loc[region, "pearsonr"] > 0.3 and best.loc[region, "p"] == pytest.approx(1 / 201)
+    none = scores[scores["region"] == "none"]
+    assert (none["pearsonr"] < 0.1).all() and (none["p"] > 0.01).all()
