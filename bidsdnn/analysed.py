@@ -16,6 +16,8 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path
 from bidsdnn.decoding.models import decoders_of
 from bidsdnn.encoding.models import source_of
+from bidsdnn.encoding import encoding
+from bidsdnn.encoding.memory import require_memory
 from bidsdnn.errors import DataError
 from bidsdnn.extraction import activations_path
 from bidsdnn.features import described, references
@@ -109,6 +111,9 @@ def analyse(
     if study.derivatives.current(stem, content, **entities):
         logger.info("sub-%s: %s is up to date", entities["sub"], name)
         return
+    if function is encoding:
+        # With the voxels now known; a plan knows the grid only.
+        require_memory(len(y), y.groups[0].values.shape[1], mem_mb=config.mem_mb)
     # What an analysis leaves in the folder is read while its result is written.
     with scratch(config.work_dir) as folder:
         if "scratch" in taken:

@@ -9,6 +9,7 @@ from typing import Any
 from bidsdnn.bids.dataset import Dataset, Run
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.config import Config
+from bidsdnn.encoding.memory import estimate_bytes as encoding_bytes
 from bidsdnn.extraction import activations_path, reduction_of
 from bidsdnn.networks.extract import estimate_bytes
 from bidsdnn.networks.network import Network
@@ -32,6 +33,12 @@ def run_memory_mb(run: Run) -> float:
     float
     """
     return INTERPRETER_MB + COPIES_OF_BOLD * 4 * prod(recording_shape(run.bold)) / 1e6
+
+
+def encoding_size(runs: Sequence[Run], n_stimuli: int) -> tuple[int, int]:
+    """Stimuli, and voxels at most: those of the grid, of which the mask leaves some out; surfaces as they are."""
+    shape = recording_shape(runs[0].bold) if runs else (0,)
+    return n_stimuli, prod(shape[:-1])
 
 
 def describe_plan(
@@ -80,6 +87,11 @@ def describe_plan(
         lines.append(f"features: {', '.join(f'{name} ({path})' for name, path in config.features.items())}")
     if config.analysis_level == "participant":
         lines.append(f"analyses: {', '.join(config.analysis)}; {config.permutations} permutations")
+        sizes = [encoding_size(one.value.runs, len(one.value.shown.stimuli)) for one in loaded if one.error is None]
+        if "encoding" in config.analysis and any(prod(size) for size in sizes):
+            n, voxels = max(sizes, key=prod)
+            needed = encoding_bytes(n, voxels, jobs=n_workers) / 1e6
+            lines.append(f"encoding: about {needed:.0f} MB, for {n} stimuli x at most {voxels} voxels")
     if config.analysis_level == "group":
         lines.append(f"participants: {', '.join(dataset.participants)}")
     lines.append(f"{n_workers} jobs at a time; nothing was written")

@@ -14,6 +14,7 @@ from bidsdnn.encoding.held import Keeping
 from bidsdnn.encoding.identification import identification_table
 from bidsdnn.encoding.joint import about_joint, fit_joint, joint_maps, joint_significance, said_of_joint
 from bidsdnn.encoding.layer import LayerFit, LayerScores
+from bidsdnn.encoding.memory import by_voxel
 from bidsdnn.encoding.models import (
     build_encoder,
     fitted_together,
@@ -155,7 +156,7 @@ def encoding(
         predictions=bool(bootstrap) or save_predictions, weights=save_weights,
     )  # fmt: skip
     names = y.items["stimulus_id"].to_numpy(str) if identification else None
-    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names)
+    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names, scratch)
     groups: Sequence[Group] = x.groups
     layers: Sequence[Group]
     scores: list[LayerScores]
@@ -215,7 +216,7 @@ def encoding(
             "Permutations": permutations,
             "NumberOfStimuli": int(y.items.get("stimulus", y.items["stimulus_id"]).nunique()),
             "NumberOfItems": len(y),
-            "NumberOfVoxelsNotScored": int((~np.isfinite(responses).all(axis=0)).sum()),
+            "NumberOfVoxelsNotScored": int((~by_voxel(lambda one: np.isfinite(one).all(axis=0), responses)).sum()),
             "References": [
                 "encoding",
                 *references_of(model, encoder),

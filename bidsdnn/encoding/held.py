@@ -143,18 +143,19 @@ class Keeping:
         for train, _ in merged(splits):
             inside = kfold(len(train), min(self.inner_splits, len(train)), seed=self.seed, shuffle=self.shuffle)
             part = x[train] if isinstance(x, np.ndarray) else Rows(x, train)
-            rows.append(self._scores(model, part, y[train], inside))
+            rows.append(self._scores(model, part, Rows(y, train), inside))
         return np.array(rows, dtype=np.float32)
 
-    def _scores(self, model: Model, x: Any, y: np.ndarray, inside: Sequence[Split]) -> np.ndarray:
+    def _scores(self, model: Model, x: Any, targets: Rows, inside: Sequence[Split]) -> np.ndarray:
         if not isinstance(model, Linear):
-            own = model.fixed() if hasattr(model, "fixed") else model
+            own, y = model.fixed() if hasattr(model, "fixed") else model, targets[:, :]
             return pooled_pearsonr(held_out(own, x, y, inside), y, inside)
         operator: Any = model.operator(x, inside)
-        scores = np.empty(y.shape[1])
-        for columns in blocks(y.shape[1], _COLUMNS):
+        scores = np.empty(targets.shape[1])
+        for columns in blocks(targets.shape[1], _COLUMNS):
+            y = targets[:, columns]
             with np.errstate(invalid="ignore"):
-                scores[columns] = pooled_pearsonr(operator @ y[:, columns], y[:, columns], inside)
+                scores[columns] = pooled_pearsonr(operator @ y, y, inside)
         return scores
 
 

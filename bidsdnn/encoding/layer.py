@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bidsdnn.encoding.held import Held, Keeping, Weights
 from bidsdnn.encoding.identification import identified
+from bidsdnn.encoding.memory import by_voxel, room
 from bidsdnn.encoding.models import features_of
 from bidsdnn.methods.null import FEWEST_SCALED, Given, Null, held_out_scaled, null, scorer
 from bidsdnn.methods.predict import Model
@@ -51,6 +53,8 @@ class LayerFit:
         What is kept for the comparison of layers and for later.
     ids : ndarray of str, shape (n,), optional
         Stimulus of each item, if stimuli are to be identified.
+    folder : Path, optional
+        Of scratch files, for predictions that are too many for memory.
     """
 
     model: Model
@@ -61,21 +65,24 @@ class LayerFit:
     tested: np.ndarray
     keeping: Keeping | None = None
     ids: np.ndarray | None = None
+    folder: Path | None = None
 
     def __call__(self, group: Group) -> LayerScores:
         """Cross-validate one layer."""
         features = features_of(self.model, group)
         if len(self.splits) == 1:
             return self._single(group, features)
-        predicted, scale = held_out_scaled(self.model, features, self.responses, self.splits)
+        out = room(self.folder, self.responses.shape, np.result_type(self.responses.dtype, np.float32))
+        predicted, scale = held_out_scaled(self.model, features, self.responses, self.splits, out=out)
+        y, splits = self.responses, self.splits
         folds = [split for split in self.splits if len(split[1]) >= FEWEST_SCALED]
         found = self.null(scorer(self.model, features, self.splits), self.responses, self.orders)
         scores = LayerScores(
-            pooled_pearsonr(predicted, self.responses, self.splits, scale=scale),
-            r2(predicted, self.responses),
-            fold_pearsonr(predicted, self.responses, folds) if folds else np.empty((0, self.responses.shape[1])),
+            by_voxel(lambda p, y, s: pooled_pearsonr(p, y, splits, scale=s), predicted, y, scale),
+            by_voxel(r2, predicted, y),
+            by_voxel(lambda p, y: fold_pearsonr(p, y, folds), predicted, y) if folds else np.empty((0, y.shape[1])),
             found.p_regions,
-            explained_variance(predicted, self.responses),
+            by_voxel(explained_variance, predicted, y),
             found,
         )
         return self._with_kept(scores, group, features, predicted, scale)

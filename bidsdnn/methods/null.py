@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from bidsdnn.methods.inference import pvalue
-from bidsdnn.methods.predict import EXACT_ITEMS, Linear, Model, cross_predict, mean_operator
+from bidsdnn.methods.predict import EXACT_ITEMS, Direct, Linear, Model, cross_predict, mean_operator
 from bidsdnn.methods.reduce import blocks
 from bidsdnn.methods.relabelled import TIES, relabelled_correlations
 from bidsdnn.methods.scores import (
@@ -135,13 +135,15 @@ def held_out(model: Any, features: Any, y: NDArray[Any], splits: Sequence[Split]
     return np.asarray(own(features, y, splits)) if own is not None else cross_predict(model, features, y, splits)
 
 
-def held_out_scaled(model: Any, features: Any, y: NDArray[Any], splits: Sequence[Split]) -> tuple[Float, Float | None]:
+def held_out_scaled(
+    model: Any, features: Any, y: NDArray[Any], splits: Sequence[Split], *, out: NDArray[Any] | None = None
+) -> tuple[Float, Float | None]:
     """Cross-validated predictions, and what puts those of small folds on one scale.
 
     Parameters
     ----------
-    model, features, y, splits
-        As of `cross_predict`.
+    model, features, y, splits, out
+        As of `cross_predict`; the predictions are written into ``out``, if given, by models that predict by columns.
 
     Returns
     -------
@@ -151,6 +153,8 @@ def held_out_scaled(model: Any, features: Any, y: NDArray[Any], splits: Sequence
         than `FEWEST_SCALED` items; else None.
     """
     if hasattr(model, "cross_predict") or min(len(test) for _, test in splits) >= FEWEST_SCALED:
+        if isinstance(model, Direct) and not hasattr(model, "cross_predict"):
+            return cross_predict(model, features, y, splits, out=out), None
         return held_out(model, features, y, splits), None
     x = np.asarray(features)
     predicted = np.full(y.shape, np.nan, dtype=np.result_type(y.dtype, np.float32))

@@ -87,7 +87,9 @@ def kfold(n_items: int, n_splits: int, *, seed: int, shuffle: bool = True) -> li
     return [(np.setdiff1d(np.arange(n_items), test, assume_unique=True), test) for test in tests]
 
 
-def cross_predict(model: Model, x: ArrayLike, y: ArrayLike, splits: Iterable[Split]) -> Float:
+def cross_predict(
+    model: Model, x: ArrayLike, y: ArrayLike, splits: Iterable[Split], *, out: NDArray[Any] | None = None
+) -> Float:
     """Each item was predicted by a model that was fitted without it.
 
     Parameters
@@ -98,6 +100,8 @@ def cross_predict(model: Model, x: ArrayLike, y: ArrayLike, splits: Iterable[Spl
     y : array-like, shape (n, V)
     splits : iterable of (train, test)
         Index arrays.
+    out : array, shape (n, V), optional
+        Of NaN, to write into.
 
     Returns
     -------
@@ -115,12 +119,14 @@ def cross_predict(model: Model, x: ArrayLike, y: ArrayLike, splits: Iterable[Spl
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"x, y: expected shapes (n, p) and (n, V), got {x.shape} and {y.shape}")
-    predicted = np.full(y.shape, np.nan, dtype=np.result_type(y.dtype, np.float32))
+    predicted = np.full(y.shape, np.nan, dtype=np.result_type(y.dtype, np.float32)) if out is None else out
     for train, test in _disjoint(splits, len(x)):
         if isinstance(model, Direct):
             predict = model.held_out(x[train], x[test])
             for columns in blocks(y.shape[1], _COLUMNS):
                 predicted[test, columns] = predict(y[train, columns])
+            # A fold's decomposition goes before that of the next one comes.
+            del predict
             continue
         fitted = copy.deepcopy(model)
         fitted.fit(x[train], y[train])

@@ -1,0 +1,115 @@
+"""Encoding in bounded memory: responses are held once, and predictions wait in a file, read some voxels at a time.
+
+The one idea: only the responses grow with stimuli x voxels; what a layer's fit holds besides grows with the square of
+the stimuli, whatever the number of voxels and units, and is there once for each job.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsdnn.errors import ConfigError
+from bidsdnn.methods.reduce import blocks
+
+IN_MEMORY = 2**26
+"""Numbers of a table of predictions up to which it stays in memory; what wider tables of targets are fitted by."""
+SQUARES = 9
+"""Tables of stimuli x stimuli, in double precision, that a job holds at its peak (benchmarks/encoding_memory.py)."""
+PROGRAM_BYTES = 600_000_000
+"""The interpreter with its libraries."""
+
+
+def room(folder: Path | None, shape: tuple[int, int], dtype: Any = np.float32) -> np.ndarray:
+    """Make room for a table whose columns are written and read some at a time.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Of scratch files.
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+        NaN so far. More than `IN_MEMORY` numbers lie in a file of the folder, which goes away with the array.
+    """
+    if folder is None or shape[0] * shape[1] <= IN_MEMORY:
+        return np.full(shape, np.nan, dtype=dtype)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        table = np.memmap(file, dtype=dtype, mode="w+", shape=shape, order="F")
+    for columns in blocks(shape[1], width(shape[0])):
+        table[:, columns] = np.nan
+    return table
+
+
+def width(n_items: int) -> int:
+    """Columns read at a time of a table of so many rows."""
+    return max(1, IN_MEMORY // 4 // max(n_items, 1))
+
+
+def by_voxel(score: Callable[..., np.ndarray], *tables: np.ndarray | None) -> np.ndarray:
+    """Score each voxel by its own column of each table, some voxels at a time; the same as all at once.
+
+    Parameters
+    ----------
+    score : callable
+        From columns of the tables to an array whose last axis is the voxels.
+    *tables : ndarray, shape (n, V), or None
+        None is passed on.
+
+    Returns
+    -------
+    ndarray, shape (..., V)
+    """
+    first = next(table for table in tables if table is not None)
+    parts = [
+        score(*(None if table is None else table[:, columns] for table in tables))
+        for columns in blocks(first.shape[1], width(len(first)))
+    ]
+    return np.concatenate(parts, axis=-1) if parts else score(*tables)
+
+
+def estimate_bytes(n_items: int, n_voxels: int, *, jobs: int = 1) -> int:
+    """Bytes that the encoding of a participant needs, whatever the number of layers and their units.
+
+    Parameters
+    ----------
+    n_items, n_voxels : int
+    jobs : int
+        Layers fitted at once.
+
+    Returns
+    -------
+    int
+    """
+    responses = 4 * n_items * n_voxels
+    work = SQUARES * 8 * n_items**2 + 3 * 4 * min(n_items * n_voxels, IN_MEMORY)
+    return responses + jobs * work + (jobs + (jobs > 1)) * PROGRAM_BYTES
+
+
+def require_memory(n_items: int, n_voxels: int, *, mem_mb: float | None) -> None:
+    """Refuse what does not fit, before it is started.
+
+    Parameters
+    ----------
+    n_items, n_voxels : int
+    mem_mb : float or None
+        The limit.
+
+    Raises
+    ------
+    ConfigError
+        If a single layer at a time does not fit.
+    """
+    needed = estimate_bytes(n_items, n_voxels)
+    if mem_mb is not None and needed > mem_mb * 1e6:
+        raise ConfigError(
+            f"--mem-mb {mem_mb:g}: encoding of {n_items} stimuli x {n_voxels} voxels needs about {needed} bytes; give "
+            f"--mem-mb {int(np.ceil(needed / 1e6))}, a coarser --space, or fewer stimuli with --event-filter"
+        )

@@ -1,0 +1,67 @@
+"""Encoding some voxels at a time, with predictions in a file, and what it says it needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bidsdnn.analyses import encoding
+from bidsdnn.encoding import memory
+from bidsdnn.errors import ConfigError
+from bidsdnn.parallel import serial
+from bidsdnn.patterns import Group, Patterns
+
+
+@pytest.mark.parametrize("encoder", ["ridge", "ols", "pls"])
+def test_files_and_blocks_change_no_score(tmp_path, monkeypatch, encoder):
+    rng = np.random.default_rng(0)
+    items = pd.DataFrame({"stimulus_id": [f"s{i:02d}" for i in range(30)]})
+    layer = rng.normal(size=(30, 6))
+    brain = (layer @ rng.normal(size=(6, 50)) + rng.normal(size=(30, 50))).astype(np.float32)
+    tables = [Patterns(items, (Group("l", layer, "net"),)), Patterns(items, (Group("brain", brain),))]
+    options = {"regions": {"a": {"all": np.ones(50, dtype=bool)}}, "permutations": 9, "seed": 0, "map": serial}
+    asked = {**options, "cv": "kfold:5", "inner_splits": 3, "bootstrap": 20, "encoder": encoder}
+    whole = encoding(*tables, **asked)
+    # Eleven of the 50 voxels at a time, none of the predictions in memory.
+    monkeypatch.setattr(memory, "IN_MEMORY", 4 * 30 * 11)
+    blocks = encoding(*tables, **asked, scratch=tmp_path)
+    assert memory.width(30) == 11
+    for name, expected in whole.tables.items():
+        pd.testing.assert_frame_equal(blocks.tables[name], expected, rtol=1e-5)
+    for one, other in zip(blocks.maps, whole.maps, strict=True):
+        np.testing.assert_allclose(one.values, other.values, atol=1e-5)
+
+
+def test_room_is_a_file_that_goes_away(tmp_path, monkeypatch):
+    assert not isinstance(memory.room(tmp_path, (3, 4)), np.memmap)
+    monkeypatch.setattr(memory, "IN_MEMORY", 8)
+    table = memory.room(tmp_path, (3, 4))
+    assert isinstance(table, np.memmap) and np.isnan(table).all() and table.dtype == np.float32
+    assert list(tmp_path.iterdir()) == []
+    table[:, 1] = 5
+    np.testing.assert_array_equal(np.nansum(table, axis=0), [0, 15, 0, 0])
+    assert not isinstance(memory.room(None, (3, 4)), np.memmap)
+
+
+def test_scores_by_voxel_are_those_of_all_at_once(monkeypatch):
+    monkeypatch.setattr(memory, "IN_MEMORY", 4 * 5 * 3)
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 10))
+    widths = []
+
+    def score(x, y, scale):
+        widths.append(x.shape[1])
+        return np.array([(x * y).sum(axis=0), x.max(axis=0)]) if scale is None else x
+
+    np.testing.assert_allclose(memory.by_voxel(score, a, b, None), [(a * b).sum(axis=0), a.max(axis=0)])
+    assert widths == [3, 3, 3, 1]
+
+
+def test_what_does_not_fit_is_refused_with_its_bytes():
+    needed = memory.estimate_bytes(10_000, 200_000)
+    assert needed > 4 * 10_000 * 200_000
+    with pytest.raises(ConfigError, match=f"--mem-mb 4000: encoding of 10000 stimuli x 200000 voxels .* {needed} bytes"):
+        memory.require_memory(10_000, 200_000, mem_mb=4000)
+    memory.require_memory(10_000, 200_000, mem_mb=np.ceil(needed / 1e6))
+    memory.require_memory(10_000, 200_000, mem_mb=None)
+    assert memory.estimate_bytes(100, 1000, jobs=2) > 1.5 * memory.estimate_bytes(100, 1000)
