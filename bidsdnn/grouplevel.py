@@ -13,6 +13,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_json, read_table, sidecar_path
 from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.groupdecoding import decoding_tables
+from bidsdnn.grouplayers import layer_tables
 from bidsdnn.grouprsa import rsa_tables
 from bidsdnn.grouptables import FEWEST, by_context, content_of, enough, fisher_z, other_settings, scored, sidecar_of
 from bidsdnn.lookup import summary
@@ -80,6 +81,7 @@ def group(
                 derivatives, analysis, dict(context), paths, omitted, permutations=permutations, seed=seed
             )
     written += decoding_tables(derivatives, found, omitted, permutations=permutations, seed=seed)
+    written += layer_tables(derivatives, found, omitted, permutations=permutations, seed=seed)
     written += rsa_tables(derivatives, found, omitted, permutations=permutations, seed=seed, map=map)
     for analysis, stat in MAPS.items():
         for extension in MASKS:

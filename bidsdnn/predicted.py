@@ -267,7 +267,7 @@ def _rows(
     return [
         {
             "atlas": atlas, "network": network, "region": name, "stimulus_id": stimulus,
-            "predicted": mean(row[inside]), "n_voxels": int(inside.sum()), "pearsonr": mean(r[inside]),
+            "prediction": mean(row[inside]), "n_voxels": int(inside.sum()), "pearsonr": mean(r[inside]),
             "ceiling": mean(ceiling[inside]),
         }
         for atlas, table in regions.items()

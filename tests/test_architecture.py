@@ -23,7 +23,7 @@ ROWS = [
     {"study", "checking"},
     {"plan", "reports", "grouplevel", "similarities"},
     {"precomputed"},
-    {"responses", "features", "trials", "grouprsa", "groupdecoding"},
+    {"responses", "features", "trials", "grouprsa", "groupdecoding", "grouplayers"},
     {"series"},
     {"conditions", "across_runs"},
     {"single_trials", "grouptables", "grouprdms"},

@@ -216,7 +216,7 @@ def test_the_best_voxels_predictions_are_those_of_their_scores(planted, result):
     voxels = result.tables["bestvoxels"]
     assert voxels.groupby("network")["voxel"].nunique().to_dict() == {"one": 4, "two": 4}
     for _, one in voxels.groupby(["network", "voxel"]):
-        assert np.corrcoef(one["predicted"], one["measured"])[0, 1] == pytest.approx(one["pearsonr"].iloc[0], abs=1e-4)
+        assert np.corrcoef(one["prediction"], one["measured"])[0, 1] == pytest.approx(one["pearsonr"].iloc[0], abs=1e-4)
         assert one["stimulus_id"].tolist() == IDS
 
 

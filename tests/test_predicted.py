@@ -105,7 +105,7 @@ def test_ceilings_and_scores_lie_beside_the_predictions(predicted):
         predicted / "sub-01" / "func" / f"{STEM}_atlas-planted_{MODEL}_desc-predict_results.tsv", sep="\t"
     )
     assert len(table) == 3 * table["region"].nunique()
-    assert {"predicted", "pearsonr", "ceiling"} <= set(table.columns)
+    assert {"prediction", "pearsonr", "ceiling"} <= set(table.columns)
 
 
 def test_the_stimuli_that_were_shown_keep_their_activations(finished, predicted, new, caplog):

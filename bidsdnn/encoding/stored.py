@@ -99,6 +99,6 @@ def best_voxels(
                 "atlas": "", "network": network, "layer": group.name,
                 "region": next(name for _, name, columns in named if columns[voxel]), "voxel": int(voxel),
                 "pearsonr": best[voxel], "stimulus_id": np.array(y.ids, dtype=object)[rows[kept]],
-                "predicted": predicted[kept, 0], "measured": measured[kept, 0],
+                "prediction": predicted[kept, 0], "measured": measured[kept, 0],
             }))  # fmt: skip
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["atlas", "network"])

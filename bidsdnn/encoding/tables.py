@@ -31,6 +31,7 @@ def normalized_scores(r: np.ndarray, ceiling: np.ndarray | None, inside: np.ndar
     highest = mean(ceiling[known])
     return {
         "ceiling": highest,
+        "ceiling_sd": float(ceiling[known].std()) if known.any() else float("nan"),
         "pearsonr_normalized": normalized(mean(r[known]), highest),
         "n_voxels_low_ceiling": int((ceiling[known] < LOWEST_CEILING).sum()),
     }

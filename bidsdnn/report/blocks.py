@@ -20,13 +20,20 @@ MAX_ROWS = 2000
 # Scores between -1 and 1 are written without a leading zero.
 _SCORES = frozenset({
     "pearsonr", "pearsonr_normalized", "ceiling", "max_trial_r", "pearsonr_folds_sem", "r2", "p", "q", "sem",
+    "confidence", "chosen", "voxels", "depth", "depth_se", "profile", "hierarchy_score", "hierarchy_se",
+    "pearsonr_voxelwise", "first_pearsonr", "second_pearsonr", "prediction", "ceiling_sd",
     "similarity", "reliability", "difference", "se", "p_fwe", "peak", "peak_p", "peak_pfwe",
     "accuracy", "balanced_accuracy", "auc", "chance", "null_95", "top1", "rank", "chance_top1",
 })  # fmt: skip
 _SCORE_KINDS = ("ceiling_", "se_", "ci_", "p_")
 _NAMES = {
     "n_voxels": "voxels", "n_voxels_low_ceiling": "voxels with a ceiling below .1", "pearsonr": "mean r",
-    "ceiling": "mean ceiling", "pearsonr_normalized": "r over ceiling", "max_trial_r": "highest r of trials",
+    "ceiling": "mean ceiling", "ceiling_sd": "sd of the ceiling", "pearsonr_voxelwise": "mean r, layer by voxel",
+    "confidence": "share of samples won", "chosen": "share of folds", "voxels": "share of voxels",
+    "n_voxels_clear": "voxels with clear r", "depth_se": "se of depth", "profile": "rank correlation with depth",
+    "hierarchy_score": "brain hierarchy score", "hierarchy_se": "se of the score",
+    "first_pearsonr": "mean r of the first", "second_pearsonr": "mean r of the second",
+    "pearsonr_normalized": "r over ceiling", "max_trial_r": "highest r of trials",
     "n_volumes_left_out": "volumes left out", "n_overlapping": "overlapping trials", "n_confounds": "confounds",
     "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
     "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",

@@ -126,7 +126,7 @@ def model_blocks(entries: list[Entry], base: Backdrop, stem: str, problems: list
     blocks: list[Block] = []
     for entry in pick(entries, "statmap", "encoding", "mean" if level == "group" else "pearsonr"):
         model = entry.entities.get("model")
-        best = [e for e in pick(entries, "statmap", "bestlayer") if e.entities.get("model") == model]
+        best = [e for e in pick(entries, "statmap", "bestlayer", "") if e.entities.get("model") == model]
         # At the group the best layer is that of the mean map, not a mean of best layers.
         written = best[0].path if best and level == "participant" else None
         blocks += attempt(partial(_model_maps, entry, written, base, stem), entry.path.name, problems)

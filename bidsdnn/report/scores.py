@@ -152,10 +152,20 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
     return [
         said,
         *([] if trust.decidable else [Notes("", (trust.rule,), "warning")]),
-        *_profile_blocks(table, value, symbol, trust, reliability, individuals, stem),
+        *_profile_blocks(_with_band(table), value, symbol, trust, reliability, individuals, stem),
         _heat_maps(table, value, symbol, trust, stem),
         numbers,
     ]
+
+
+def _with_band(table: pd.DataFrame) -> pd.DataFrame:
+    """Encoding's ceiling as a band: a region's mean over its voxels, plus and minus their standard deviation."""
+    if "ceiling_sd" not in table or has_ceiling(table):
+        return table
+    return table.assign(
+        ceiling_lower=(table["ceiling"] - table["ceiling_sd"]).clip(lower=0),
+        ceiling_upper=(table["ceiling"] + table["ceiling_sd"]).clip(upper=1),
+    )
 
 
 def _one_comparison(
@@ -201,7 +211,11 @@ def _profile_blocks(
     elif len(networks) == 1 and n_regions > 1:
         caption.append("Grey: the other regions.")
     if has_ceiling(table):
-        caption.append("Band: the noise ceiling, from the mean of the other participants to the mean of all.")
+        caption.append(
+            "Band: the mean noise ceiling of a region's voxels, ± their standard deviation."
+            if encoding
+            else "Band: the noise ceiling, from the mean of the other participants to the mean of all."
+        )
     if any(np.isfinite(list(reliability.values()))):
         caption.append("Dashed: reliability of the region's responses.")
     figure = Figure(panels, "Score by layer" if encoding else "Similarity by layer", " ".join(caption))

@@ -11,6 +11,8 @@ from bidsdnn.report.arrangement import plane_blocks
 from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
 from bidsdnn.report.decoding import decoding_blocks
+from bidsdnn.report.encoding import encoding_blocks
+from bidsdnn.report.encoding import voxel_blocks as best_voxel_blocks
 from bidsdnn.report.entries import Entry, Log, listed, pick
 from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
@@ -118,8 +120,12 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
             make = partial(score_blocks, these, near, desc, f"{stem}_atlas-{atlas}_desc-{desc}", level=level)
             part += [Heading(f"Atlas {atlas}")] if len(atlases) > 1 else []
             part += attempt(make, f"{desc} of atlas {atlas}", problems)
-            part += pair_blocks(near, f"{stem}_atlas-{atlas}", problems) if desc == "rsa" else []
+            if desc == "rsa":
+                part += pair_blocks(near, f"{stem}_atlas-{atlas}", problems)
+            elif desc == "encoding":
+                part += encoding_blocks(near, f"{stem}_atlas-{atlas}", problems, level=level)
         part += pictures[desc]
+        part += best_voxel_blocks(own, base, stem, problems) if desc == "encoding" and level == "participant" else []
         blocks += [Heading(title), *part] if part else []
     return blocks + told + alike + searchlight_blocks(own, base, stem, problems, level=level)
 
