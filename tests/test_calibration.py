@@ -139,11 +139,7 @@ def test_penalties_chosen_anew_and_the_two_wrong_ways():
         found["shuffled"].append(pvalue(shuffled[0], shuffled[1:]))
         moved = y[orders].transpose(1, 0, 2)
         again = with_penalties([one.penalty_ for one in fitted], x, moved, splits)
-        r = (
-            pooled_pearsonr(again.reshape(n, -1), moved.reshape(n, -1), splits)
-            .reshape(len(orders), voxels)
-            .mean(axis=1)
-        )
+        r = pooled_pearsonr(again.reshape(n, -1), moved.reshape(n, -1), splits).reshape(len(orders), voxels).mean(axis=1)
         found["held"].append(pvalue(r[0], r[1:]))
     print({key: rate(p) for key, p in found.items()}, uniform(found["refits"], permutations))
     assert 0.03 <= rate(found["refits"]) <= 0.07
