@@ -15,9 +15,9 @@ from bidsdnn.analyses import ANALYSES, Regions
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path
 from bidsdnn.decoding.models import decoders_of
-from bidsdnn.encoding.models import source_of
 from bidsdnn.encoding import encoding
 from bidsdnn.encoding.memory import require_memory
+from bidsdnn.encoding.models import source_of
 from bidsdnn.errors import DataError
 from bidsdnn.extraction import activations_path
 from bidsdnn.features import described, references

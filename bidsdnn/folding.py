@@ -213,7 +213,8 @@ def _held_out(
     except ValueError as error:
         raise ValueError(f"{error}; use --cv kfold:10, which holds out stimuli") from error
     splits = [(np.sort(by_name[train]), np.sort(by_name[test])) for train, test in moved]
-    gap = "" if keep is None else f", without items of the {'stimuli' if unit == 'stimuli' else 'kind'} held out"
+    named = "stimuli" if keep == "stimulus_id" else "items"
+    gap = "" if keep is None else f", without items of the {named} held out"
     return splits, f"{asked.kind}s", gap
 
 

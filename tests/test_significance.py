@@ -89,7 +89,7 @@ def test_voxels_that_a_layer_predicts_are_found_and_others_are_not():
         x, Patterns(ids, (Group("brain", y),)), regions=regions,
         permutations=199, seed=0, map=serial, ceiling=np.where(np.arange(30) < 3, 0.05, 0.5),
     )  # fmt: skip
-    maps = {(one.network, one.stat): one.values for one in result.maps}
+    maps = {(one.network, one.stat): one.values for one in result.maps if not one.desc}
     assert (maps["a", "pfwe"][0, :10] <= 0.05).sum() >= 9
     assert (maps["a", "pfwe"][0, 10:] > 0.05).all()
     assert (maps["b", "pfwe"] > 0.05).all()
@@ -104,3 +104,30 @@ def test_voxels_that_a_layer_predicts_are_found_and_others_are_not():
     assert table.loc[("right", "first"), "q"] <= 0.02
     assert table.loc[("right", "first"), "explained_variance"] > 0.3
     assert (table.drop(index=("right", "first"))["p_fwe"] > 0.05).all()
+
+
+def test_runs_are_held_out_of_single_trials():
+    rng = np.random.default_rng(1)
+    names = np.array([f"s{i:02d}" for i in range(36)])
+    # Three runs of twelve stimuli of their own, shown twice, and four that the first two runs share.
+    shown = np.concatenate([names[:12], names[:12], names[8:24], names[24:], names[24:]])
+    items = pd.DataFrame({"stimulus_id": shown, "session": "", "run": np.repeat(["r1", "r2", "r3"], [24, 16, 24])})
+    features = rng.normal(size=(36, 5))
+    code = np.unique(shown, return_inverse=True)[1]
+    trials = Patterns(items, (Group("brain", features[code] @ rng.normal(size=(5, 6)) + rng.normal(size=(64, 6))),))
+    x = Patterns(pd.DataFrame({"stimulus_id": names}), (Group("layer", features, "net"),))
+    result = encoding(
+        x, trials.average(), regions={"": {"all": np.ones(6, dtype=bool)}}, permutations=99, seed=0, map=serial,
+        cv="leave-one-run-out", trials=trials, ceiling=np.full(6, 0.8), bootstrap=0,
+    )  # fmt: skip
+    row = result.tables["encoding"].iloc[0]
+    assert row["pearsonr"] > 0.5
+    assert row["p"] == 0.01
+    assert row["ceiling"] < 0.8
+    assert len(result.tables["encodingfolds"]) == 3
+    assert result.sidecar["NumberOfItems"] == 40
+    assert result.sidecar["NumberOfStimuli"] == 36
+    assert result.sidecar["CrossValidation"].startswith("3 folds over runs")
+    assert "stimuli held out" in result.sidecar["CrossValidation"]
+    assert result.sidecar["Test"] == "permutations of the stimulus labels within runs, one-sided"
+    assert "averaged over the items" in result.sidecar["Methods"]

@@ -32,6 +32,7 @@ from bidsdnn.folding import folding, items_for
 from bidsdnn.geometry import FEWEST_STIMULI, Regions
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING, ceiling_of_items
+from bidsdnn.methods.grouped import Grouped, grouped
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Group, Patterns
@@ -156,12 +157,13 @@ def encoding(
         predictions=bool(bootstrap) or save_predictions, weights=save_weights,
     )  # fmt: skip
     names = y.items["stimulus_id"].to_numpy(str) if identification else None
-    fit = LayerFit(model, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names, scratch)
+    together = getattr(model, "joint", False)
+    per_stimulus = model if together else grouped(model, y.items["stimulus_id"].to_numpy(str))
+    fit = LayerFit(per_stimulus, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names, scratch)
     groups: Sequence[Group] = x.groups
     layers: Sequence[Group]
     scores: list[LayerScores]
     atlases = [atlas for atlas, _, _ in named]
-    together = getattr(model, "joint", False)
     if together:
         joint = fit_joint(groups, fit, map)
         layers, groups, scores = (), joint.groups, joint.scores
@@ -192,7 +194,8 @@ def encoding(
         },
         sidecar={
             "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
-            f"{folded.method} {said_of_test(model, folded, permutations, voxelwise=every)}{joined}{shared.methods}",
+            f"{folded.method}{'' if per_stimulus is model else f' {summary(Grouped)}'} "
+            f"{said_of_test(model, folded, permutations, voxelwise=every)}{joined}{shared.methods}",
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Encoder": encoder,
             "EncoderFit": {

@@ -1,0 +1,96 @@
+"""A model for items that come in groups: what is trained on is one average a group.
+
+The one idea: items of one stimulus in several runs are alike in what predicts them, so that their average says all that
+they say, and folds within the training part can no longer divide them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bidsdnn.methods.predict import Linear
+from bidsdnn.methods.scores import Float, Split
+
+
+class Grouped:
+    """Each training part was averaged over the items of a group before the model was fitted.
+
+    Parameters
+    ----------
+    model : object with ``fit`` and ``predict``
+        What else it has is had of this.
+    groups : array of int, shape (n,)
+        Of each item of the whole table.
+    """
+
+    def __init__(self, model: Any, groups: NDArray[np.intp]) -> None:
+        self.model = model
+        self.groups = groups
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("model", "groups"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def fit(self, X: ArrayLike, Y: ArrayLike) -> Any:
+        """Fit some rows, as the model does."""
+        return self.model.fit(X, Y)
+
+    def predict(self, X: ArrayLike) -> Any:
+        """Predict rows, as the model does."""
+        return self.model.predict(X)
+
+    def cross_predict(self, X: ArrayLike, Y: ArrayLike, splits: Sequence[Split]) -> Float:
+        """Predict each item by a model that was fitted to averages of the training part.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p)
+        Y : array-like, shape (n, V)
+        splits : sequence of (train, test)
+
+        Returns
+        -------
+        array, shape (n, V)
+        """
+        x, y = np.asarray(X), np.asarray(Y)
+        predicted = np.full(y.shape, np.nan, dtype=np.result_type(y.dtype, np.float32))
+        for train, test in splits:
+            _, code, counts = np.unique(self.groups[train], return_inverse=True, return_counts=True)
+            share = np.zeros((len(counts), len(train)), dtype=y.dtype)
+            share[code, np.arange(len(train))] = 1 / counts[code]
+            fitted = copy.deepcopy(self.model)
+            fitted.fit(share.astype(x.dtype) @ x[train], share @ y[train])
+            predicted[test] = fitted.predict(x[test])
+        return predicted
+
+
+class GroupedLinear(Grouped):
+    """Each training part was averaged over the items of a group before the linear model was fitted."""
+
+    def operator(self, X: ArrayLike, splits: Sequence[Split]) -> Any:
+        """The model's own, over items: at a penalty that is fixed nothing is chosen within the training part."""
+        return self.model.operator(X, splits)
+
+
+def grouped(model: Any, groups: ArrayLike) -> Any:
+    """Give a model for items of which some belong together; the model itself where none do, or it reads units.
+
+    Parameters
+    ----------
+    model : object with ``fit`` and ``predict``
+    groups : array-like, shape (n,)
+
+    Returns
+    -------
+    object with ``fit`` and ``predict``
+    """
+    _, code = np.unique(np.asarray(groups), return_inverse=True)
+    if len(code) == code.max() + 1 or hasattr(model, "cross_predict"):
+        return model
+    return (GroupedLinear if isinstance(model, Linear) else Grouped)(model, code)
