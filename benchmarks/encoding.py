@@ -2,9 +2,9 @@
 
 Usage: OMP_NUM_THREADS=2 python benchmarks/encoding.py [ridge] [wide] [permutations] [recipe] [--small] [--repeats 3]
 
-``ridge`` is 2,000 stimuli, 1,000 features, 20,000 voxels and 10 penalties; ``wide`` 1,000 stimuli, 4,096 features,
-2,000 voxels and 20 penalties. A tenth of the stimuli is held out, penalties are chosen for each voxel in the rest over
-the same 5 folds, and all voxels are fitted and predicted by both. himalaya's models, backends and batches are first
+``ridge`` is 2,000 stimuli, 200 of them held out, 1,000 features, 20,000 voxels and 10 penalties; ``wide`` 1,000 stimuli
+and another 500 held out, 4,096 features, 2,000 voxels and 20 penalties. Penalties are chosen for each voxel over the
+same 5 folds, and all voxels are fitted and predicted by both. himalaya's models, backends and batches are first
 tried on a part of the voxels, and the fastest takes part. ``permutations`` are timed next to single-penalty
 cross-validated fits; ``recipe`` is that of DNNBrain's paper. Repeats alternate; medians count, of the wall and of the
 processor.
@@ -39,10 +39,11 @@ class Size(NamedTuple):
     features: int
     voxels: int
     penalties: int
+    held_out: int
 
 
-SIZES = {"ridge": Size(2000, 1000, 20000, 10), "wide": Size(1000, 4096, 2000, 20)}
-SMALL = {"ridge": Size(400, 100, 600, 10), "wide": Size(200, 900, 300, 20)}
+SIZES = {"ridge": Size(2000, 1000, 20000, 10, 200), "wide": Size(1500, 4096, 2000, 20, 500)}
+SMALL = {"ridge": Size(400, 100, 600, 10, 40), "wide": Size(300, 900, 300, 20, 100)}
 
 
 class Took(NamedTuple):
@@ -72,7 +73,7 @@ def main() -> None:
 
 def compare_ridge(name: str, size: Size, repeats: int) -> None:
     x, y = planted(size)
-    test = size.stimuli // 10
+    test = size.held_out
     new, held, x, y = x[:test], y[:test], x[test:], y[test:]
     folds = kfold(len(x), 5, seed=0)
     penalties = np.logspace(-1, 5, size.penalties)
@@ -181,7 +182,7 @@ def compare_permutations(size: Size, asked: argparse.Namespace) -> None:
 
 
 def compare_recipe(size: Size, repeats: int) -> None:
-    x, y = planted(size)
+    x, y = (table[size.held_out :] for table in planted(size))
     splits = kfold(len(x), 10, seed=0)
     most = min(100, len(x) // 4)
 

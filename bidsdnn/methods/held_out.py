@@ -22,12 +22,23 @@ class Decomposed(NamedTuple):
 
     mean: torch.Tensor
     """(p,) column means."""
-    basis: torch.Tensor
-    """(p, rank) right singular vectors."""
+    factored: tuple[torch.Tensor, ...]
+    """Whose product is the basis (p, rank), the right singular vectors: of wide tables that is large, and work."""
     scores: torch.Tensor
     """(n, rank) the centred rows in that basis."""
     eigenvalues: torch.Tensor
     """(rank,) of X'X."""
+
+    def basis(self) -> torch.Tensor:
+        """Right singular vectors, (p, rank)."""
+        return self.factored[0] if len(self.factored) == 1 else self.factored[0] @ self.factored[1]
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        """Scores of other rows, (m, p) -> (m, rank)."""
+        rows = rows - self.mean
+        for factor in self.factored:
+            rows = rows @ factor
+        return rows
 
     def unit(self, train: torch.Tensor | None = None) -> float:
         """Mean of the non-zero eigenvalues of X'X of the training rows, centred; their number is taken as usual.
@@ -94,7 +105,7 @@ def decompose(rows: torch.Tensor) -> Decomposed:
     """
     if min(rows.shape) <= _SMALL:
         table = spectrum(rows)
-        return Decomposed(table.mean, table.right, table.left * table.scale, table.scale**2)
+        return Decomposed(table.mean, (table.right,), table.left * table.scale, table.scale**2)
     mean = rows.mean(dim=0)
     centred = rows - mean
     wide = rows.shape[1] >= rows.shape[0]
@@ -103,5 +114,5 @@ def decompose(rows: torch.Tensor) -> Decomposed:
     eigenvalues, vectors = eigenvalues[keep].flip(0), vectors[:, keep].flip(1)
     if wide:
         scale = eigenvalues.sqrt()
-        return Decomposed(mean, (centred.T @ vectors) / scale, vectors * scale, eigenvalues)
-    return Decomposed(mean, vectors, centred @ vectors, eigenvalues)
+        return Decomposed(mean, (centred.T, vectors / scale), vectors * scale, eigenvalues)
+    return Decomposed(mean, (vectors,), centred @ vectors, eigenvalues)

@@ -6,6 +6,7 @@ import sklearn.linear_model
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
+from bidsdnn.methods import products
 from bidsdnn.methods.models import MODELS, Ridge
 from bidsdnn.methods.predict import kfold
 from bidsdnn.methods.reduce import gram, rotation
@@ -73,6 +74,94 @@ def test_penalties_are_chosen_as_by_scikit_learns_grid_search(p):
     assert len(set(ours.penalty_)) > 2
     expected = np.column_stack([one.predict(x) for one in theirs])
     np.testing.assert_allclose(ours.predict(x), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [12, 90])
+def test_ridge_is_himalayas(p):
+    ridge, kernel_ridge = (pytest.importorskip(f"himalaya.{name}") for name in ("ridge", "kernel_ridge"))
+    x, y = tables(n=80, p=p, v=30, noise=4.0)
+    # himalaya centres all rows once, also those that a fold holds out.
+    x, y, grid = x - x.mean(axis=0), y - y.mean(axis=0), np.logspace(-2, 4, 7)
+    folds = kfold(80, 4, seed=3)
+    theirs = (
+        kernel_ridge.KernelRidgeCV(alphas=grid, cv=folds, kernel="linear", warn=False)
+        if p > 80
+        else ridge.RidgeCV(alphas=grid, cv=folds, solver_params={"warn": False})
+    ).fit(x, y)
+    ours = Ridge(grid, n_splits=4, seed=3, relative=False).fit(x, y)
+    same = np.isclose(ours.penalty_, np.asarray(theirs.best_alphas_))
+    assert same.mean() > 0.9
+    new = np.random.default_rng(1).standard_normal((50, p))
+    np.testing.assert_allclose(ours.predict(new)[:, same], theirs.predict(new)[:, same], atol=1e-8)
+    assert len(set(ours.penalty_)) > 2
+
+
+@pytest.mark.parametrize("shape", [(60, 20), (30, 70)], ids=["tall", "wide"])
+def test_inner_products_decompose_as_the_table_itself(shape, monkeypatch):
+    x, y = tables(n=shape[0], p=shape[1], v=12)
+    direct = Ridge().fit(x, y)
+    monkeypatch.setattr("bidsdnn.methods.held_out._SMALL", 0)
+    through = Ridge().fit(x, y)
+    np.testing.assert_array_equal(through.penalty_, direct.penalty_)
+    np.testing.assert_allclose(through.predict(x), direct.predict(x), rtol=1e-7)
+    assert np.isfinite(Ridge().fit(np.ones((30, 40)), y[:30]).predict(np.ones((2, 40)))).all()
+
+
+@pytest.mark.parametrize("kept", [0, 10**9], ids=["made anew", "kept"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_held_out_predictions_need_no_weights(kept, dtype, monkeypatch):
+    monkeypatch.setattr("bidsdnn.methods.models.ridge._KEPT", kept)
+    monkeypatch.setattr("bidsdnn.methods.models.ridge._TARGETS", 4)
+    x, y = tables(n=50, p=9, v=11, dtype=dtype)
+    y[3, 2] = np.nan
+    predict = Ridge().held_out(x[:40], x[40:])
+    parts = np.hstack([predict(y[:40, :6]), predict(y[:40, 6:])])
+    expected = Ridge().fit(x[:40], y[:40]).predict(x[40:])
+    np.testing.assert_allclose(parts, expected, rtol=1e-4 if dtype == np.float32 else 1e-10)
+    assert parts.dtype == dtype
+    assert np.isnan(parts[:, 2]).all()
+
+
+def test_in_bfloat16_nearly_all_choose_the_same_and_the_fit_is_exact(monkeypatch):
+    x, y = tables(n=400, p=300, v=200, noise=20.0, dtype=np.float32)
+    grid = np.logspace(-3, 3, 13)
+    monkeypatch.setattr(products, "_has_tiles", lambda: False)
+    exact = Ridge(grid).fit(x, y)
+    monkeypatch.setattr(products, "_has_tiles", lambda: True)
+    rounded = Ridge(grid).fit(x, y)
+    same = rounded.penalty_ == exact.penalty_
+    assert same.mean() > 0.95
+    # The others took a neighbour, as good to within the rounding.
+    assert np.abs(np.log10(rounded.penalty_ / exact.penalty_)).max() < 0.51
+    np.testing.assert_array_equal(rounded.coef_[:, same], exact.coef_[:, same])
+    assert len(set(exact.penalty_)) > 2
+
+
+def test_every_penalty_is_tried_so_that_the_best_of_several_peaks_is_found():
+    rng = np.random.default_rng(0)
+    strong, weak = rng.standard_normal((120, 2)) * 100, rng.standard_normal((120, 40)) * 0.1
+    x = np.hstack([strong, weak])
+    y = (
+        strong @ rng.standard_normal((2, 20)) / 100
+        + weak @ rng.standard_normal((40, 20))
+        + rng.standard_normal((120, 20))
+    )
+    grid = np.logspace(-4, 6, 21)
+    wrong = np.zeros((21, 20))
+    for train, test in kfold(120, 4, seed=1):
+        for row, penalty in zip(wrong, grid, strict=True):
+            fitted = sklearn.linear_model.Ridge(alpha=penalty, solver="cholesky").fit(x[train], y[train])
+            row += ((fitted.predict(x[test]) - y[test]) ** 2).sum(axis=0)
+    turns = (np.diff(np.sign(np.diff(wrong, axis=0)), axis=0) > 0).sum(axis=0)
+    assert turns.max() > 1
+    ours = Ridge(grid, n_splits=4, seed=1, relative=False).fit(x, y)
+    np.testing.assert_allclose(ours.penalty_, grid[wrong.argmin(axis=0)])
+
+
+def test_a_penalty_lost_in_rounding_is_not_chosen():
+    x, y = tables(n=20, p=60)
+    model = Ridge([1e-30, 1.0]).fit(x, y)
+    assert (model.penalty_ == 1).all()
 
 
 def test_float32_targets_choose_the_same_penalties():

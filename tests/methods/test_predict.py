@@ -62,6 +62,18 @@ def test_cross_predict_is_a_loop_over_folds():
     assert cross_predict(model, x, y.astype(np.float32), splits).dtype == np.float32
 
 
+@pytest.mark.parametrize("p", [5, 40])
+def test_blocks_of_targets_are_predicted_as_a_fitted_model_would(p, monkeypatch):
+    monkeypatch.setattr("bidsdnn.methods.predict._COLUMNS", 3)
+    x, y = tables(p=p)
+    y[2, 1] = np.nan
+    splits = kfold(24, 4, seed=0)
+    expected = np.full_like(y, np.nan)
+    for train, test in splits:
+        expected[test] = Ridge().fit(x[train], y[train]).predict(x[test])
+    np.testing.assert_allclose(cross_predict(Ridge(), x, y, splits), expected, rtol=1e-9)
+
+
 def test_nothing_fitted_sees_its_test_fold():
     x, y = tables()
     splits = kfold(24, 4, seed=0)
@@ -137,6 +149,17 @@ def test_the_operator_makes_the_predictions_of_a_ridge(p, penalty):
     for train, test in splits:
         assert (operator[np.ix_(test, test)] == 0).all()
         assert (operator[np.ix_(test, train)] != 0).all()
+
+
+def test_the_operator_of_folds_that_train_on_a_part():
+    x, y = tables()
+    splits = [(train[2:], test) for train, test in kfold(24, 5, seed=2)]
+    predicted = cross_predict(Ridge([1.0]), x, y, splits)
+    np.testing.assert_allclose(prediction_operator(x, splits) @ y, predicted, rtol=1e-8)
+    few = [(np.array([0, 1, 2, 3, 20]), np.arange(4, 20)), (np.arange(4, 20), np.r_[0:4, 20:24])]
+    predicted = cross_predict(Ridge([1.0]), x, y, few)
+    # Five rows have four directions, and so have the features less one.
+    np.testing.assert_allclose((prediction_operator(x, few) @ y), predicted, rtol=1e-8)
 
 
 def test_the_operator_names_what_is_wrong():

@@ -103,10 +103,11 @@ class Ridge(BaseEstimator):
         n_targets = y.shape[1]
         self.coef_ = np.full((x.shape[1], n_targets), np.nan, dtype=y.dtype)
         self.intercept_, self.penalty_ = np.full(n_targets, np.nan), np.full(n_targets, np.nan)
+        basis = path.table.basis().to(torch.float32 if y.dtype == np.float32 else torch.float64)
         for targets in blocks(n_targets, _TARGETS):
             columns, fitted = path.fit(y[:, targets])
             columns += targets.start
-            coef = path.table.basis.to(fitted.weights.dtype) @ fitted.weights
+            coef = basis @ fitted.weights
             self.coef_[:, columns] = coef.cpu().numpy()
             self.intercept_[columns] = (fitted.mean - path.table.mean @ coef.double()).cpu().numpy()
             self.penalty_[columns] = fitted.penalties.cpu().numpy()
@@ -128,7 +129,7 @@ class Ridge(BaseEstimator):
         """
         x = _finite(X)
         path = self._path(x)
-        new = (torch.from_numpy(_finite(X_new)).to(path.table.mean.device) - path.table.mean) @ path.table.basis
+        new = path.table.project(torch.from_numpy(_finite(X_new)).to(path.table.mean.device))
 
         def predicted(Y: ArrayLike) -> NDArray[np.floating]:
             _, y = _tables(x, Y)
