@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
 from bidsdnn.methods import products
-from bidsdnn.methods.models import MODELS, Ridge
+from bidsdnn.methods.models import MODELS, OLS, Ridge
 from bidsdnn.methods.predict import kfold
 from bidsdnn.methods.reduce import gram, rotation
 
@@ -120,6 +120,17 @@ def test_held_out_predictions_need_no_weights(kept, dtype, monkeypatch):
     np.testing.assert_allclose(parts, expected, rtol=1e-4 if dtype == np.float32 else 1e-10)
     assert parts.dtype == dtype
     assert np.isnan(parts[:, 2]).all()
+
+
+@pytest.mark.parametrize("most", [None, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_least_squares_predict_without_weights_too(most, dtype):
+    x, y = tables(n=50, p=20, v=7, dtype=dtype)
+    y[3, 2] = np.nan
+    parts = OLS(most).held_out(x[:40], x[40:])(y[:40])
+    expected = OLS(most).fit(x[:40], y[:40]).predict(x[40:])
+    np.testing.assert_allclose(parts, expected, rtol=1e-4 if dtype == np.float32 else 1e-9)
+    assert parts.dtype == dtype
 
 
 def test_in_bfloat16_nearly_all_choose_the_same_and_the_fit_is_exact(monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -77,6 +77,38 @@ class OLS(Weighted):
             self.coef_[:, columns] = (axes @ (left @ (part - mean.to(kind)))).cpu().numpy()
             self.mean_[columns] = mean.cpu().numpy()
         return self
+
+    def held_out(self, X: ArrayLike, X_new: ArrayLike) -> Callable[[ArrayLike], NDArray[np.floating]]:
+        """Fit and predict some targets at a time, keeping no weights.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p)
+        X_new : array-like, shape (m, p)
+
+        Returns
+        -------
+        callable
+            From targets (n, c) to what ``fit`` and ``predict`` would give for the new rows, (m, c), in the precision
+            of the targets.
+        """
+        x, where = np.asarray(X, dtype=np.float64), float64_device(self.device)
+        tables(x, x[:, :0])
+        table = components(torch.from_numpy(x).to(where), self.n_components)
+        new = torch.from_numpy(np.asarray(X_new, dtype=np.float64)).to(where) - table.mean
+        scores = new @ (table.right / table.scale)
+
+        def predicted(Y: ArrayLike) -> NDArray[np.floating]:
+            _, y = tables(x, Y)
+            result = np.full((len(new), y.shape[1]), np.nan, dtype=y.dtype)
+            for columns in usable_blocks(y):
+                part = torch.from_numpy(y[:, columns]).to(where)
+                mean = part.mean(dim=0, dtype=torch.float64).to(part.dtype)
+                fitted = scores.to(part.dtype) @ (table.left.T.to(part.dtype) @ (part - mean)) + mean
+                result[:, columns] = fitted.cpu().numpy()
+            return result
+
+        return predicted
 
     def operator(self, X: ArrayLike, splits: Sequence[Split]) -> NDArray[np.float64]:
         """All held-out predictions as one matrix (n, n) that multiplies the targets: nothing of it depends on them."""
