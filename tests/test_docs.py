@@ -110,6 +110,26 @@ def test_the_mask_of_the_activations_page_is_understood(tmp_path):
     assert shapes == [(3,), (1,), (3,)]
 
 
+def test_the_examples_of_the_decoding_page_run(finished, tmp_path):
+    text = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
+    command = re.search(r"```bash\n(.*?)```", text, flags=re.S)[1].split()
+    out = tmp_path / "out"
+    options = ["--atlas", finished.options[3], "--nprocs", "1", "--participant-label", "01", "--permutations", "99"]
+    assert main([str(finished.bids), str(out), *command[3:], *options]) == 0
+    folder = out / "sub-01" / "func"
+    regions = read_table(next(folder.glob("*atlas*_desc-decoding_results.tsv"))).set_index("region")
+    assert regions["p_fwe"].min() <= 0.05
+    layers = read_table(next(folder.glob("*model-demo*_desc-decoding_results.tsv")))
+    assert layers["balanced_accuracy"].max() > layers["chance"].iloc[0]
+    assert "what was taken for what" in (out / "sub-01.html").read_text(encoding="utf-8")
+    (tmp_path / "c.toml").write_text(re.search(r"```toml\n(.*?)```", text, flags=re.S)[1])
+    again = [*options[:-2], "--network", "none", "--config-file", str(tmp_path / "c.toml")]
+    assert main([str(finished.bids), str(out), "participant", *again]) == 0
+    assert list(folder.glob("*_stat-pattern_desc-decoding+category_statmap.nii.gz"))
+    assert list(folder.glob("*_stat-pfwe_desc-searchlightdecoding+category_statmap.nii.gz"))
+    assert read_table(next(folder.glob("*_desc-searchlightdecoding_results.tsv")))["peak"].max() > 1 / 6
+
+
 @pytest.mark.parametrize("page", ["images", "video", "audio"])
 def test_the_examples_of_the_modalities_run(page, tmp_path, monkeypatch):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
