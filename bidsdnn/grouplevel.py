@@ -25,7 +25,8 @@ from bidsdnn.spaces import intersection
 
 logger = logging.getLogger(__name__)
 
-SCORES = {"encoding": "pearsonr", "searchlight": "similarity", "searchlightencoding": "pearsonr"}
+SCORES = {"encoding": "pearsonr", "searchlight": "similarity", "searchlightencoding": "pearsonr",
+          "variancepartition": "r2"}  # fmt: skip
 """The column of each analysis' table that is tested over participants; RSA has tests of its own in `grouprsa`."""
 MAPS = {"encoding": "pearsonr", "searchlight": "similarity", "searchlightencoding": "pearsonr"}
 """The map of each analysis that is tested over participants."""
@@ -116,6 +117,8 @@ def _table(
     result, _ = scored(tables, SCORES[analysis], permutations=permutations, seed=seed)
     result["q"] = fdr(result["p"])
     sidecar = sidecar_of(derivatives, paths, permutations=permutations, content=content, methods=summary(group))
+    if SCORES[analysis] == "r2":
+        sidecar["Test"] = "sign flips of the participants' R2, one-sided"
     derivatives.write_table(
         path, result, {**sidecar, "Correction": "false discovery rate over the rows of this table (q)"}
     )

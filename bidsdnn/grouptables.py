@@ -17,7 +17,7 @@ from bidsdnn.journal import software
 from bidsdnn.methods.inference import sign_flip
 from bidsdnn.stimuli import file_sha256
 
-ROWS = ("network", "layer", "region", "metric", "comparison")
+ROWS = ("network", "layer", "part", "spaces", "region", "metric", "comparison")
 FEWEST = 2
 
 
@@ -116,7 +116,7 @@ def scored(
     order = pd.MultiIndex.from_frame(whole[keys].drop_duplicates())
     wide = whole.pivot(index=keys, columns="participant", values=score)
     values = wide.reindex(index=order, columns=list(tables)).to_numpy(dtype=float).T
-    z = fisher_z(values)
+    z = values if score == "r2" else fisher_z(values)
     t, p = sign_flip(z, permutations=permutations, seed=seed)
     means = whole.groupby(keys, sort=False).mean(numeric_only=True).reindex(order).reset_index()
     present = np.isfinite(values).sum(axis=0)

@@ -12,6 +12,8 @@ DESCRIPTIONS = {
     "desc-encodingchannel": "Prediction of responses from each channel of a network's layers",
     "desc-encodingposition": "Prediction of responses from each position of a network's layers",
     "desc-bestlayer": "Which layer of a network predicts best, and how sure that is",
+    "desc-largestshare": "Which band adds most to the score of a joint model",
+    "desc-variancepartition": "Variance that feature spaces explain, unique to each or shared",
     "desc-hierarchy": "Each region's best layer, its depth, and the order of regions along a network",
     "desc-networks": "Which of two networks predicts a region better",
     "desc-bestvoxels": "Predicted and measured responses of the voxels that are predicted best",

@@ -14,7 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from bidsdnn.report.entries import ordered
-from bidsdnn.result import COLUMN, WEIGHTED
+from bidsdnn.result import COLUMN, JOINT, WEIGHTED
 
 ALPHA = 0.05
 # More sentences than this are not read; the remaining regions are counted, and listed in the table.
@@ -103,7 +103,7 @@ def of_ceiling(row: pd.Series, value: str) -> str:
 def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("network", "region")) -> pd.DataFrame:
     """The layer with the highest value, for each network and region or for each region over all networks.
 
-    All layers weighted together are no layer.
+    All layers weighted together, or fitted as one model, are no layer.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("netw
         (p_fwe or q where the table has it, else p after Holm's correction over the layers of the combination).
     """
     rows = []
-    for _, part in table[table["layer"] != WEIGHTED].groupby(list(by), sort=False):
+    for _, part in table[~table["layer"].isin([WEIGHTED, JOINT])].groupby(list(by), sort=False):
         if not part[value].notna().any():
             continue
         if decisive(part) in ("p_fwe", "q"):

@@ -16,6 +16,7 @@ from bidsdnn.report.entries import Entry, listed, pick
 from bidsdnn.report.figures import rdm_pictures
 from bidsdnn.report.findings import count, number
 from bidsdnn.report.sheets import Sheet
+from bidsdnn.result import JOINT
 from bidsdnn.spaces import Volume
 
 MAX_RDMS = 16
@@ -141,7 +142,10 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
         raise ValueError(
             f"{entry.path}: sidecar names {len(layers)} layers, the image has {len(picture.values)} volumes"
         )
-    layer, score = best_layer(picture.values)
+    joint = layers[0] == JOINT
+    layer, score = best_layer(picture.values[1:] if joint else picture.values)
+    score, layers = (picture.values[0], layers[1:]) if joint else (score, layers)
+    what, each = ("band that adds most", "all bands together") if joint else ("best layer", "the best layer")
     layer = read_picture(written, base).values[0] if written else layer
     model = str(entry.sidecar.get("Network") or entry.entities.get("model", "network"))
     stem = f"{stem}_model-{slug(model)}"
@@ -163,11 +167,11 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
         (
             layer_map(
                 layers_part, score_part, base.scan, layers=layers, stem=where_name, floor=floor, highest=highest,
-                alt=f"{view(picture)} with the best layer of {model} in each {one}. Where r is above {number(floor)}: "
+                alt=f"{view(picture)} with the {what} of {model} in each {one}. Where r is above {number(floor)}: "
                 f"{shares}.",
             ),
             score_map(
-                score_part, base.scan, stem=much_name, label="r of the best layer", floor=floor, highest=highest,
+                score_part, base.scan, stem=much_name, label=f"r of {each}", floor=floor, highest=highest,
                 alt=f"{view(picture)} with the highest r over the layers of {model}; the maximum is {best}.",
             ),
         )

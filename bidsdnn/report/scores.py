@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bidsdnn.report.bands import joint_blocks
 from bidsdnn.report.blocks import Block, Legend, Notes, data_table
 from bidsdnn.report.drawing import Figure, slug
 from bidsdnn.report.entries import Entry, first, ordered, read_tables
 from bidsdnn.report.figures import MAX_REGIONS, has_ceiling, heat_map, legend, profiles
 from bidsdnn.report.findings import ALPHA, comparison_symbol, count, findings, number, smallest_p
 from bidsdnn.report.quality import reliabilities
-from bidsdnn.result import COLUMN, WEIGHTED
+from bidsdnn.result import COLUMN, JOINT, WEIGHTED
 
 # Column that holds the score of each analysis.
 VALUES = {"encoding": "pearsonr", "rsa": "similarity"}
@@ -146,10 +147,15 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
         table, individuals, symbol = _one_comparison(table, individuals)
         verb = "matched"
     trust = group_trust(table, tables) if level == "group" else participant_trust(tables, corrected="p_fwe" in table)
+    together = table.groupby("network")["layer"].transform(lambda layers: (layers == JOINT).any()).astype(bool)
+    joint, table = joint_blocks(table[together], trust, stem), table[~together]
+    if table.empty:
+        return [*joint, numbers]
     reliability = reliabilities(near) if desc == "encoding" else {}
     said = findings(table, value, verb=verb, symbol=symbol, test=trust.test, reliability=reliability,
                     decidable=trust.decidable)  # fmt: skip
     return [
+        *joint,
         said,
         *([] if trust.decidable else [Notes("", (trust.rule,), "warning")]),
         *_profile_blocks(_with_band(table), value, symbol, trust, reliability, individuals, stem),

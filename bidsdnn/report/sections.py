@@ -9,6 +9,7 @@ from functools import partial
 
 from bidsdnn.report.arrangement import plane_blocks
 from bidsdnn.report.backdrop import Backdrop, background
+from bidsdnn.report.bands import partition_blocks
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
 from bidsdnn.report.decoding import decoding_blocks
 from bidsdnn.report.encoding import encoding_blocks
@@ -22,6 +23,7 @@ from bidsdnn.report.scores import VALUES, score_blocks
 from bidsdnn.report.searchlights import SEARCHLIGHTS, searchlight_blocks
 from bidsdnn.report.similarities import similarity_blocks
 
+PARTITION = "variancepartition"
 LEVELS = ("participant", "group")
 _TITLES = {
     "encoding": "Encoding: do the layers predict the responses?",
@@ -93,7 +95,24 @@ def _owner(entries: list[Entry], level: str) -> str:
 
 
 def _has_network(entries: list[Entry]) -> bool:
-    return any(pick(entries, "results", desc) for desc in (*VALUES, *SEARCHLIGHTS))
+    return any(pick(entries, "results", desc) for desc in (*VALUES, *SEARCHLIGHTS, PARTITION))
+
+
+def _partitions(own: list[Entry], stem: str, problems: list[str], level: str) -> list[Block]:
+    """Variance shared out between feature spaces, by atlas."""
+    tables = pick(own, "results", PARTITION)
+    blocks: list[Block] = []
+    atlases = list(dict.fromkeys(entry.entities.get("atlas", "none") for entry in tables))
+    for atlas in atlases:
+        these = [entry for entry in tables if entry.entities.get("atlas", "none") == atlas]
+        make = partial(partition_blocks, these, f"{stem}_atlas-{atlas}_desc-{PARTITION}", level=level)
+        made = attempt(make, f"{PARTITION} of atlas {atlas}", problems)
+        blocks += [Heading(f"Atlas {atlas}"), *made] if len(atlases) > 1 else made
+    return (
+        [Heading("Variance partitioning: what do feature spaces explain alone and together?"), *blocks]
+        if blocks
+        else []
+    )
 
 
 def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
@@ -127,6 +146,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
         part += pictures[desc]
         part += best_voxel_blocks(own, base, stem, problems) if desc == "encoding" and level == "participant" else []
         blocks += [Heading(title), *part] if part else []
+    blocks += _partitions(own, stem, problems, level)
     return blocks + told + alike + searchlight_blocks(own, base, stem, problems, level=level)
 
 
