@@ -246,8 +246,8 @@ _TABLE = (
               "Feature-space selection with banded ridge regression", "NeuroImage", "264, 119728",
               "10.1016/j.neuroimage.2022.119728"),
     Reference("variance-partition", "article", ("Lescroart, Mark D.", "Stansbury, Dustin E.", "Gallant, Jack L."), 2015,
-              "Fourier power, subjective distance, and object categories all provide plausible models of BOLD responses "
-              "in scene-selective visual areas", "Frontiers in Computational Neuroscience", "9, 135",
+              "Fourier power, subjective distance, and object categories all provide plausible models of BOLD "
+              "responses in scene-selective visual areas", "Frontiers in Computational Neuroscience", "9, 135",
               "10.3389/fncom.2015.00135"),
     Reference("commonality", "article", ("Mood, Alexander M.",), 1971,
               "Partitioning variance in multiple regression analyses as a tool for developing learning models",
