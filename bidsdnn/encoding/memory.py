@@ -19,7 +19,10 @@ from bidsdnn.methods.reduce import blocks
 IN_MEMORY = 2**26
 """Numbers of a table of predictions up to which it stays in memory; what wider tables of targets are fitted by."""
 SQUARES = 15
-"""Tables of stimuli x stimuli, in double precision, that a job holds at its peak: ridge, from peaks at 1,000 and 2,000 items (14.3)."""
+"""Tables of stimuli x stimuli, in double precision, that a job holds at its peak.
+
+Of ridge, from the peaks at 1,000 and 2,000 stimuli (14.3).
+"""
 PROGRAM_BYTES = 600_000_000
 """The interpreter with its libraries."""
 
