@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import torch
+from himalaya.backend import set_backend
 from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 from sklearn.model_selection import PredefinedSplit
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    set_backend("torch")
     rng = np.random.default_rng(0)
     n, test = asked.items, asked.items // 5
     layers = [rng.standard_normal((n + test, asked.units)).astype(np.float32) for _ in range(asked.bands)]

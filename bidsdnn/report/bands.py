@@ -139,7 +139,8 @@ def _partition_sentences(table: pd.DataFrame) -> Block:
     for region, part in table.groupby("region", sort=False):
         whole, unique = part[part["part"] == "all"].iloc[0], part[part["part"] == "unique"]
         pieces = [
-            f"{row['spaces']} by itself adds {number(row['r2'], 3)}" + (f" ({probability(row['p'])})" if "p" in row else "")
+            f"{row['spaces']} by itself adds {number(row['r2'], 3)}"
+            + (f" ({probability(row['p'])})" if "p" in row else "")
             for _, row in unique.iterrows()
         ]
         if np.isfinite(whole["r2"]):
