@@ -114,7 +114,7 @@ def test_the_examples_of_the_decoding_page_run(finished, tmp_path):
     text = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
     command = re.search(r"```bash\n(.*?)```", text, flags=re.S)[1].split()
     out = tmp_path / "out"
-    options = ["--atlas", finished.options[3], "--nprocs", "1", "--participant-label", "01", "--permutations", "99"]
+    options = ["--atlas", finished.options[3], "--nprocs", "1", "--participant-label", "01", "--permutations", "19"]
     assert main([str(finished.bids), str(out), *command[3:], *options]) == 0
     folder = out / "sub-01" / "func"
     regions = read_table(next(folder.glob("*atlas*_desc-decoding_results.tsv"))).set_index("region")
