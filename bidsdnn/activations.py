@@ -24,7 +24,7 @@ from bidsdnn.networks.work import Known, contents
 from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.report.methods import network_reference
-from bidsdnn.stimuli import Stimuli, file_sha256, modality
+from bidsdnn.stimuli import Stimuli, modality
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ def ensure(
         asked = dict(zip(stimuli.ids, contents(stimuli), strict=True))
         if not (asked.items() <= kept.get("Stimuli", {}).items() and set(layers) <= set(kept.get("Layers", []))):
             _extract(network, layers, stimuli, path, kept, reduction, identity, config=config)
+        _say_left_out(path, stimuli, kept.get("LeftOut", []))
     content = digest({"network": identity, "stimuli": asked, "layers": list(layers)})
     return _read(path, layers, network.label), content
 
@@ -147,7 +148,7 @@ def _extract(
     """Make a file of the asked and the kept layers and stimuli; what is kept is copied."""
     there: Mapping[str, str] = kept.get("Stimuli", {})
     wanted = network.in_order([*layers, *kept.get("Layers", [])])
-    everything = _with_known(stimuli, there)
+    everything = _with_known(stimuli, there, kept.get("Clips", {}))
     known = Known(path, list(there.values()), kept["Layers"]) if kept else None
     logger.info("extracting %d layers of %s for %d stimuli", len(wanted), network.label, len(everything))
     # The name does not change from run to run, so that an interrupted extraction is found again.
@@ -174,6 +175,7 @@ def _extract(
         "Methods": network_methods(network, wanted, described(config, components=False)),
         "Layers": wanted,
         "Stimuli": dict(zip(everything.ids, contents(everything), strict=True)),
+        "Clips": _clips(everything),
         "NetworkHash": identity,
     }
     # The sidecar follows its file: between the two a reader sees an old hash and computes again.
@@ -182,21 +184,39 @@ def _extract(
     write_json(sidecar_path(path), content)
 
 
-def _with_known(stimuli: Stimuli, known: Mapping[str, str]) -> Stimuli:
+def _say_left_out(path: Path, stimuli: Stimuli, before: Sequence[str]) -> None:
+    """Write beside the activations which stimuli could not be read, and in no later run either."""
+    about = read_json(sidecar_path(path))
+    left_out = sorted({*before, *stimuli.left_out} - set(about["Stimuli"]))
+    if left_out != about.get("LeftOut", []):
+        write_json(sidecar_path(path), {**about, "LeftOut": left_out})
+
+
+def _clips(stimuli: Stimuli) -> dict[str, list[Any]]:
+    """File, modality, start and stop of each stimulus that is a part of its file."""
+    of = zip(stimuli.ids, stimuli.table["filename"], stimuli.table["modality"], stimuli.clips, strict=True)
+    return {name: [filename, kind, *when] for name, filename, kind, when in of if when != (None, None)}
+
+
+def _with_known(stimuli: Stimuli, known: Mapping[str, str], clips: Mapping[str, list[Any]]) -> Stimuli:
     """Put before the asked stimuli those an earlier run extracted and whose files are still the same.
 
     Their rows keep their places, so that a job that is reading the file meanwhile finds them there.
     """
-    asked = set(stimuli.ids)
-    asked_rows = stimuli.table.set_index("stimulus_id")
-    rows = []
-    for name, sha in known.items():
-        if name in asked:
-            rows.append({"stimulus_id": name, **asked_rows.loc[name].to_dict()})
-        elif (stimuli.root / name).is_file() and file_sha256(stimuli.root / name) == sha:
-            rows.append({"stimulus_id": name, "filename": name, "modality": modality(name), "sha256": sha})
+    rows = {name: row for name, row in zip(stimuli.ids, stimuli.table.to_dict("records"), strict=True) if name in known}
+    others = [
+        {"stimulus_id": name, "sha256": ""}
+        | dict(zip(("filename", "modality", "start", "stop"), clips.get(name) or (name, modality(name)), strict=False))
+        for name in known if name not in rows
+    ]  # fmt: skip
+    others = [row for row in others if (stimuli.root / row["filename"]).is_file()]
+    if others:
+        hashed = Stimuli(pd.DataFrame(others), stimuli.root).with_hashes()
+        found = zip(hashed.table.to_dict("records"), contents(hashed), strict=True)
+        rows |= {row["stimulus_id"]: row for row, sha in found if sha == known[row["stimulus_id"]]}
     new = stimuli.table[~stimuli.table["stimulus_id"].isin(known)]
-    return replace(stimuli, table=pd.concat([pd.DataFrame(rows), new], ignore_index=True) if rows else new)
+    kept = pd.DataFrame([rows[name] for name in known if name in rows])
+    return replace(stimuli, table=pd.concat([kept, new], ignore_index=True) if rows else new)
 
 
 def _read(path: Path, layers: Sequence[str], label: str) -> Patterns:

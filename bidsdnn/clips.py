@@ -67,7 +67,8 @@ def cut(shown: Presented, duration: float, root: Path) -> Presented:
     MissingInputError, DataError
         If a film or sound cannot be read.
     """
-    table = shown.stimuli.assign(start=np.nan, stop=np.nan).set_index("stimulus_id", drop=False)
+    frames = {name: shown.stimuli.get(name, np.nan) for name in ("start", "stop")}
+    table = shown.stimuli.assign(**frames).set_index("stimulus_id", drop=False)
     timed = table[table["modality"].isin(list(LENGTHS)) & table["present"].astype(bool)]
     lengths = {name: LENGTHS[row["modality"]](root / row["filename"]) for name, row in timed.iterrows()}
     counts: Counter[str] = Counter()
@@ -194,7 +195,7 @@ def all_readable(config: Config, loaded: Sequence[Outcome], root: Path) -> list[
     """
     shown = [one.value.shown for one in loaded if one.error is None]
     bad = unusable(shown, root, mono=config.mono, known=known_contents(config.out_dir))
-    for said in bad.values() if config.skip_unreadable else ():
+    for said in dict.fromkeys(bad.values()) if config.skip_unreadable else ():
         logger.warning("left out: %s", said)
 
     def usable(one: Any) -> Any:

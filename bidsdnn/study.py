@@ -262,6 +262,7 @@ def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, 
     counts = table.groupby("stimulus_id")["n_presentations"].sum().to_dict()
     table = table.drop_duplicates("stimulus_id").sort_values("stimulus_id", ignore_index=True)
     stimuli = stimuli_of(table, study.index.root, mono=study.config.mono).with_hashes()
+    stimuli = replace(stimuli, left_out=tuple(dict.fromkeys(name for one in shown for name in one.shown.skipped)))
     return extract_stimuli(study, stimuli, counts)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from bidsdnn import activations
@@ -21,12 +22,12 @@ from bidsdnn.config import resolve_config
 from bidsdnn.errors import ConfigError, DataError, OutputError
 from bidsdnn.extraction import PROGRAM_BYTES, check_room, workers_within
 from bidsdnn.methods.reduce import random_dimensions
+from bidsdnn.networks import controls, zoo
 from bidsdnn.networks import extract as extraction
-from bidsdnn.networks import zoo
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.store import part_paths
 from bidsdnn.parallel import serial
-from bidsdnn.stimuli import Stimuli
+from bidsdnn.stimuli import Stimuli, readable
 
 
 def config(tmp_path, **values):
@@ -135,6 +136,25 @@ def test_equal_contents_are_computed_once(tmp_path, pictures, forwards):
     np.testing.assert_array_equal(x.groups[0].values[:, :], np.vstack([values, values[1:2]]))
 
 
+def test_clips_of_an_earlier_run_stay(tmp_path, forwards):
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "stimuli").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "stimuli" / name, np.random.default_rng(0).normal(size=8000) * (name < "b"), 8000)
+    clips = Stimuli.from_folder(tmp_path / "stimuli", ["audio"]).cut(0.25).with_hashes()
+    network, derivatives = controls.control("envelope", "audio"), Derivatives(tmp_path / "out")
+
+    def ensured(names):
+        some = clips.select(names)
+        return activations.ensure(network, ["envelope"], some, derivatives, config=config(tmp_path))[0]
+
+    first = ensured(clips.ids[:4]).groups[0].values[:, :]
+    both = ensured(clips.ids[4:6])
+    assert [count for _, count in forwards] == [4, 2] and both.ids == clips.ids[:6]
+    np.testing.assert_array_equal(both.groups[0].values[:, :][:4], first)
+    soundfile.write(tmp_path / "stimuli" / "a.wav", np.zeros(8000), 8000)  # what was made of it goes
+    assert ensured(clips.ids[6:]).ids == clips.ids[4:]
+
+
 def hidden(tmp_path):
     return {p.name for p in (tmp_path / "out" / "stimuli").iterdir() if not p.name.endswith(".lock")}
 
@@ -164,6 +184,39 @@ def test_an_interrupted_extraction_goes_on(tmp_path, pictures, forwards, monkeyp
         np.testing.assert_array_equal(one.values[:, :], other.values[:, :])
     paths = [next((folder / "out" / "stimuli").glob("*.h5")) for folder in (tmp_path, tmp_path / "other")]
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_picture_that_breaks_meanwhile_costs_no_other(tmp_path, pictures, forwards, monkeypatch):
+    monkeypatch.setattr(extraction, "extract", partial(extraction.extract, batch_size=2))
+    settings, whole = config(tmp_path, nprocs=1), (pictures / "e.png").read_bytes()
+    ((network, _),) = activations.build_networks(settings)
+    stimuli = Stimuli.from_folder(pictures).with_hashes()
+    made = partial(activations.ensure, network, ["fc"], stimuli, Derivatives(tmp_path / "out"), config=settings)
+    (pictures / "e.png").write_bytes(whole[:99])
+    with pytest.raises(DataError, match=r"e\.png: not a readable image"):
+        made()
+    assert forwards == [(["fc"], 2)] * 2
+    (pictures / "e.png").write_bytes(whole)
+    found, _ = made()
+    assert forwards == [(["fc"], 2)] * 3
+    again, _ = ensure(tmp_path / "other", pictures, "abcdef", ["fc"], nprocs=1)
+    np.testing.assert_array_equal(found.groups[0].values[:, :], again.groups[0].values[:, :])
+
+
+def test_stimuli_left_out_are_said_beside_the_activations(tmp_path, pictures):
+    whole = (pictures / "c.png").read_bytes()
+    (pictures / "c.png").write_bytes(whole[:99])
+    settings = config(tmp_path)
+    ((network, _),) = activations.build_networks(settings)
+
+    def left_out():
+        stimuli, _ = readable(Stimuli.from_folder(pictures), skip=True)
+        activations.ensure(network, ["fc"], stimuli.with_hashes(), Derivatives(tmp_path / "out"), config=settings)
+        return json.loads(next((tmp_path / "out" / "stimuli").glob("*.json")).read_text()).get("LeftOut")
+
+    assert left_out() == ["c.png"]
+    (pictures / "c.png").write_bytes(whole)
+    assert not left_out()
 
 
 def test_what_an_interrupted_run_left_for_others_is_dropped(tmp_path, pictures, forwards, monkeypatch):

@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from bidsdnn import commands
 from bidsdnn.bids.arrays import read_activations, read_rdms, write_rdms
@@ -19,6 +21,9 @@ from bidsdnn.bids.dnnbrain.convert import convert
 from bidsdnn.bids.files import read_table, write_json
 from bidsdnn.cli import main
 from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.networks import zoo
+from bidsdnn.networks.recorder import Recorder
+from bidsdnn.stimuli import load_video
 from tests.stimuli.conftest import greys, write_film
 
 PAGE = (Path(__file__).parents[1] / "docs" / "dnnbrain.md").read_text(encoding="utf-8")
@@ -146,6 +151,35 @@ def test_clips_of_a_table_are_stimuli_of_networks_for_films(finished, tmp_path, 
     assert ids == ["b.mp4", "a.mp4"]
     assert main([*given, "--network", "demo"]) == 66
     assert "s.stim.csv: it lists video and no image; name a network for video" in capsys.readouterr().err
+
+
+def test_frames_of_a_film_are_pictures_of_networks(finished, tmp_path):
+    """From activations by frame to scores of regions, and back to a table of frames."""
+    rng = np.random.default_rng(0)
+    write_film(tmp_path / "film.mp4", rng.integers(0, 256, (24, 32, 48, 3), dtype=np.uint8))
+    numbers = rng.permutation(24)[:20] + 1
+    (tmp_path / "theirs").mkdir()
+    for path in (tmp_path / "s.stim.csv", tmp_path / "theirs" / "it.stim.csv"):
+        write_stim(path, StimFile("video", str(tmp_path / "film.mp4"), pd.DataFrame({"stimID": numbers})))
+    out, given = tmp_path / "out", ["--stimuli-dir", str(tmp_path / "s.stim.csv"), "--network", "demo", *FAST]
+    assert main([str(finished.bids), str(out), "dnn", *given]) == 0
+    ids, (conv1,) = read_activations(out / "stimuli" / f"{MODEL}_activations.h5", ["conv1"])
+    assert ids == [str(number) for number in numbers]
+    network, film = zoo.build("demo"), load_video(tmp_path / "film.mp4").frames
+    batch = torch.stack([network.preprocess(Image.fromarray(film[number - 1])) for number in numbers])
+    with Recorder(network.module, ["conv1"]) as record, torch.no_grad():
+        np.testing.assert_allclose(conv1[:, :], record(batch)["conv1"].flatten(1), rtol=1e-4, atol=1e-5)
+    values = conv1[:, :] @ rng.normal(size=(conv1.shape[1], 2))
+    write_roi(tmp_path / "theirs" / "it.roi.h5", ["A", "B"], values)
+    (tmp_path / "study" / "sub-01").mkdir(parents=True)
+    shutil.copy(finished.bids / "dataset_description.json", tmp_path / "study")
+    more = ["--analysis", "encoding", "--response", "precomputed", "-d", f"theirs={tmp_path / 'theirs'}"]
+    assert main([str(tmp_path / "study"), str(out), "participant", *more, *given]) == 0
+    found = read_table(next(out.glob(f"sub-01/func/*{MODEL}_desc-encoding_results.tsv"))).set_index("layer")
+    assert (found.loc["conv1", "pearsonr"] > 0.5).all()
+    convert(out / "stimuli" / f"{MODEL}_activations.h5", tmp_path / "back.act.h5", stimuli_dir=tmp_path)
+    assert stimuli_of(tmp_path / "back.stim.csv").ids == ids
+    assert read_stim(tmp_path / "back.stim.csv").kind == "video"
 
 
 def test_regions_of_several_runs_are_z_scored_within_them(ran, tmp_path):

@@ -156,6 +156,8 @@ def test_unreadable_stimuli_stop_the_run_or_are_left_out(datasets, tmp_path, cap
     assert "left out: " in caplog.text and "s2.wav" in caplog.text
     manifest = read_table(tmp_path / "out" / "stimuli" / "stimuli.tsv")
     assert len(manifest) == 3 * PARTS and not manifest["stimulus_id"].str.startswith("s2").any()
+    about = read_json(tmp_path / "out" / "stimuli" / "model-envelope_activations.json")
+    assert {name.partition("@")[0] for name in about["LeftOut"]} == {"s2.wav"}
     assert scores(tmp_path / "out", "envelope")["driven"] > 0.6
     assert "could not be read left out with their trials" in (tmp_path / "out" / "sub-01.html").read_text("utf-8")
 

@@ -15,7 +15,6 @@ from bidsdnn.bids.events import read_events
 from bidsdnn.bids.filters import EventFilter
 from bidsdnn.bids.stimulus_index import Resolution, StimulusIndex
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
-from bidsdnn.stimuli import modality
 
 logger = logging.getLogger(__name__)
 
@@ -216,16 +215,20 @@ def _agree(value: str, filename: str) -> bool:
 def _collect(
     found: dict[str, Resolution], counts: Counter[str], tables: dict[Path, pd.DataFrame], index: StimulusIndex
 ) -> Presented:
+    rows = [index.row(name) for name in found]
+    files = [row["filename"] if f.path is not None else None for row, f in zip(rows, found.values(), strict=True)]
     table = pd.DataFrame(
         {
             "stimulus_id": pd.Series(list(found), dtype=object),
-            "filename": pd.Series([n if f.path is not None else None for n, f in found.items()], dtype=object),
-            "modality": [modality(name) for name in found],
+            "filename": pd.Series(files, dtype=object),
+            "modality": [row["modality"] for row in rows],
             "sha256": "",
             "n_presentations": [counts[name] for name in found],
             "present": [f.status == "found" for f in found.values()],
         }
     )
+    if any("start" in row for row in rows):  # frames of a film
+        table = table.assign(**{key: [row.get(key, np.nan) for row in rows] for key in ("start", "stop")})
     missing = [name for name, f in found.items() if f.status == "missing"]
     datalad = [name for name, f in found.items() if f.status == "datalad"]
     return Presented(tables, table, missing, datalad)

@@ -13,13 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from bidsdnn.bids.dnnbrain import STIM, stimuli_of
 from bidsdnn.errors import DataError, MissingInputError
-from bidsdnn.stimuli import Stimuli
+from bidsdnn.stimuli import Stimuli, modality
 
 # Files that describe a stimulus share its stem; they are no stimuli beside it.
 _DESCRIBING = (".json", ".tsv", ".csv", ".txt", ".md")
@@ -68,6 +68,8 @@ class StimulusIndex:
         self.id_map = dict(id_map or {})
         self._real = Path(os.path.realpath(self.root))
         self.files = tuple(sorted(_walk(self._real) if self._listed is None else self._listed.ids))
+        rows = [] if self._listed is None else self._listed.table.to_dict("records")
+        self._rows = {str(row["stimulus_id"]): row for row in rows}
         self._paths = _by_key(self.files, str)
         self._basenames = _by_key(self.files, _basename)
         self._bare_paths = _by_key(self.files, lambda name: str(PurePosixPath(name).with_suffix("")))
@@ -101,6 +103,19 @@ class StimulusIndex:
             )
         return chosen
 
+    def row(self, stimulus_id: str) -> dict[str, Any]:
+        """File, modality and, of a film's frame, start and stop of a stimulus that was found, as `Stimuli` has them.
+
+        Parameters
+        ----------
+        stimulus_id : str
+
+        Returns
+        -------
+        dict
+        """
+        return dict(self._rows.get(stimulus_id) or {"filename": stimulus_id, "modality": modality(stimulus_id)})
+
     def resolve(self, value: str) -> Resolution:
         """Find the file that a value of an events table means.
 
@@ -128,11 +143,12 @@ class StimulusIndex:
             if os.path.lexists(self._real / tidy):
                 self._check_inside(value, self._real / tidy)
             return Resolution(tidy, None, "missing")
-        path = self._real / name
+        file = self.row(name)["filename"]
+        path = self._real / file
         annexed = self._check_inside(value, path)
         if path.exists():
-            return Resolution(name, self.root / name, "found")
-        return Resolution(name, self.root / name, "datalad") if annexed else Resolution(name, None, "missing")
+            return Resolution(name, self.root / file, "found")
+        return Resolution(name, self.root / file, "datalad") if annexed else Resolution(name, None, "missing")
 
     def name_of(self, value: str) -> str:
         """The stimulus that a value means, as `resolve` finds it, whether or not its file can be used."""

@@ -110,7 +110,8 @@ class Reduction:
             f"Of a transformer's tokens {'the first' if self.tokens == 'cls' else 'the mean'} was taken.":
                 self.tokens != "all",
             f"Of {', '.join(self.mask)}, chosen channels, rows and columns were kept.": any(self.mask.values()),
-            f"Each channel was summarised over its positions by {self._summary}.": self.pooling,
+            f"Each channel was summarised over its positions by {self._summary}; layers without positions "
+            "stayed as they were.": self.pooling,
             f"Layers with more units were projected to {self.projection} random dimensions (Li et al., 2006).":
                 self.projection,
             "Activations were stored in half precision.": self.dtype == "float16",

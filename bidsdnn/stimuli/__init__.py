@@ -2,7 +2,7 @@
 
 from bidsdnn.stimuli.checks import readable, unreadable
 from bidsdnn.stimuli.files import MODALITIES, file_sha256, modality
-from bidsdnn.stimuli.films import Film, load_video
+from bidsdnn.stimuli.films import Film, frame_times, load_video
 from bidsdnn.stimuli.images import load_image
 from bidsdnn.stimuli.loaders import LENGTHS, LOADERS
 from bidsdnn.stimuli.looks import pixels, thumbnail
@@ -19,6 +19,7 @@ __all__ = [
     "clip",
     "clips_in",
     "file_sha256",
+    "frame_times",
     "load_audio",
     "load_image",
     "load_video",

@@ -91,4 +91,5 @@ def readable(stimuli: Stimuli, *, skip: bool, known: Iterable[str] = (), workers
         raise DataError(f"{first}{more}")
     if len(bad) == len(stimuli):
         raise DataError(f"{first} (no stimulus can be read)")
-    return stimuli.select([name for name in stimuli.ids if name not in bad]), list(bad.values())
+    left = stimuli.select([name for name in stimuli.ids if name not in bad])
+    return replace(left, left_out=(*stimuli.left_out, *bad)), list(bad.values())

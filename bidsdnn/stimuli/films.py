@@ -189,6 +189,40 @@ def video_length(path: Path) -> float:
         raise DataError(f"{path}: not a readable film ({reason(error, path)}); replace the file") from error
 
 
+def frame_times(path: Path) -> np.ndarray:
+    """Seconds from a film's first frame at which each frame begins, and at which the last one ends.
+
+    Packets are read, nothing is decoded.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    ndarray, shape (n_frames + 1,)
+
+    Raises
+    ------
+    MissingInputError, DataError
+        As `load_video`.
+    """
+    if not path.is_file():
+        raise missing(path)
+    try:
+        with av.open(str(path)) as container:
+            stream = _stream(container, path)
+            origin = stream.start_time or 0
+            lasts = {p.pts: p.duration or 0 for p in container.demux(stream) if p.pts is not None and p.pts >= origin}
+            scale, rate = float(stream.time_base), float(stream.average_rate or 0) or 1.0
+    except av.error.FFmpegError as error:
+        raise DataError(f"{path}: not a readable film ({reason(error, path)}); replace the file") from error
+    if not lasts:
+        raise DataError(f"{path}: a film without frames; replace the file")
+    begins = np.array(sorted(lasts))
+    return np.append((begins - origin) * scale, (begins[-1] - origin + (lasts[begins[-1]] or 1 / rate / scale)) * scale)
+
+
 def check_video(path: Path) -> None:
     """Read a film's packets to its end, and decode its first frame.
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from bidsdnn.errors import DataError
-from bidsdnn.stimuli.files import missing, reason
+from bidsdnn.stimuli.files import missing, modality, reason
+from bidsdnn.stimuli.films import check_video, load_video
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,9 @@ def load_image(path: Path, start: float | None = None, stop: float | None = None
     Parameters
     ----------
     path : Path
-        Any format that Pillow reads.
+        Any format that Pillow reads; or a film, of which one frame is the picture.
     start, stop : float, optional
-        Not used: an image has no duration.
+        When that frame begins and ends, in seconds; a picture has no duration.
 
     Returns
     -------
@@ -57,6 +58,8 @@ def load_image(path: Path, start: float | None = None, stop: float | None = None
     DataError
         If the file is truncated, no image, or larger than Pillow's limit against decompression bombs.
     """
+    if modality(path.name) == "video":
+        return Image.fromarray(load_video(path, start, stop, frames=1).frames[0])
     if not path.is_file():
         raise missing(path)
     try:
@@ -90,7 +93,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def check_image(path: Path) -> None:
-    """Decode a picture, a JPEG at an eighth of its size: all of its bytes are read.
+    """Decode a picture, a JPEG at an eighth of its size: all of its bytes are read. A film is read as one.
 
     Parameters
     ----------
@@ -101,6 +104,9 @@ def check_image(path: Path) -> None:
     MissingInputError, DataError
         As `load_image`.
     """
+    if modality(path.name) == "video":
+        check_video(path)
+        return
     if path.suffix.lower() not in (".jpg", ".jpeg") or not path.is_file():
         load_image(path)
         return

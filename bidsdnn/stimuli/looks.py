@@ -59,5 +59,6 @@ def pixels(stimuli: Stimuli, *, size: int = 32) -> np.ndarray:
     MissingInputError, DataError
         If a picture is missing or unreadable.
     """
-    small = [load_image(path).resize((size, size), Image.Resampling.BOX) for path in stimuli.paths]
+    read = (load_image(path, *when) for path, when in zip(stimuli.paths, stimuli.clips, strict=True))
+    small = [picture.resize((size, size), Image.Resampling.BOX) for picture in read]
     return np.array([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in small])

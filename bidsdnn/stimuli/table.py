@@ -36,6 +36,8 @@ class Stimuli:
         Whether the channels of a sound are averaged; otherwise several are an error.
     loader : callable, optional
         ``(path, start, stop)``, reads each stimulus; default: that of its modality.
+    left_out : tuple of str
+        Stimuli that would be in the table if they could be read.
 
     Raises
     ------
@@ -49,6 +51,7 @@ class Stimuli:
     root: Path
     mono: bool = False
     loader: Callable[..., Any] | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.table]

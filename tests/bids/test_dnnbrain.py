@@ -25,6 +25,8 @@ from bidsdnn.bids.dnnbrain import (
 )
 from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.patterns import Group
+from bidsdnn.stimuli import pixels, unreadable
+from tests.stimuli.conftest import greys, write_film
 
 RNG = np.random.default_rng(0)
 
@@ -135,8 +137,22 @@ def test_frames_of_a_film_are_numbers_and_clips_are_files(tmp_path):
         (tmp_path / "clips" / name).touch()
     clips = stimuli_of(path)
     assert clips.ids == ["1.mp4", "02"] and set(clips.table["modality"]) == {"video"}
-    with pytest.raises(DataError, match="type=video, single frames of one film; write them as pictures"):
+    with pytest.raises(MissingInputError, match=r"film path=.* not found"):
         stimuli_of(tmp_path / "t.stim.csv")
+
+
+def test_frames_of_a_film_are_pictures_by_their_numbers(tmp_path):
+    write_film(tmp_path / "film.mp4", greys(20))
+    (tmp_path / "f.stim.csv").write_text("type=video\npath=film.mp4\ndata=stimID\n20\n1\n8\n20\n")
+    frames = stimuli_of(tmp_path / "f.stim.csv")
+    assert frames.ids == ["20", "1", "8"] and set(frames.table["modality"]) == {"image"}
+    assert [round(np.mean(frames.read(row)) / 10) for row in range(3)] == [19, 0, 7]
+    np.testing.assert_allclose(frames.clips, [(1.9, 2.0), (0, 0.1), (0.7, 0.8)])
+    assert not unreadable(frames) and len(set(frames.with_hashes().table["sha256"])) == 3
+    np.testing.assert_allclose(pixels(frames)[:, 0] * 25.5, [19, 0, 7], atol=0.3)
+    (tmp_path / "f.stim.csv").write_text("type=video\npath=film.mp4\ndata=stimID\n21\n")
+    with pytest.raises(DataError, match=r"f\.stim\.csv: stimID 21: .*film\.mp4 has 20 frames"):
+        stimuli_of(tmp_path / "f.stim.csv")
 
 
 @pytest.mark.parametrize(

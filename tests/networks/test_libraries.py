@@ -181,6 +181,17 @@ def test_hf_films(save):
     assert (network.modality, batch.shape) == ("video", (1, 4, 3, 32, 32))
     assert torch.equal(network.preprocess((clip, 7.5))[None], batch)
     same(network, module, batch)
+    # At another rate, the frames on the screen 7.5 times a second around the middle: of 4 s at 30 a second, 2 s +- 1/4.
+    assert "4 frames at 7.5 a second" in network.preprocessing
+    long = np.random.default_rng(1).integers(0, 256, (120, 40, 60, 3), dtype=np.uint8)
+    taken = [network.preprocess((long[k : k + 4], 7.5)) for k in range(117)]
+    sampled = network.preprocess((long, 30.0))
+    frames = [int(np.argmin([abs(one[0] - part).sum() for one in taken])) for part in sampled]
+    assert np.diff(frames).tolist() == [4, 4, 4] and abs(np.mean(frames) - 59.5) <= 2
+    # A rate that the processor or the network has been given goes before.
+    processor.fps = 15
+    processor.save_pretrained(folder)
+    assert "4 frames at 15 a second" in zoo.build(f"hf:{folder}").preprocessing
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("wav2vec2", (16000,)), ("whisper", (80, 3000))])

@@ -59,7 +59,8 @@ def convert(source: Path, target: Path, *, stimuli_dir: Path) -> list[Path]:
 
 def _activations(source: Path, target: Path, stimuli_dir: Path) -> list[Path]:
     """Layers to an ``.act.h5``, their stimuli to a ``.stim.csv``."""
-    layers = read_json(sidecar_path(source)).get("Layers", [])
+    about = read_json(sidecar_path(source))
+    layers, clips = about.get("Layers", []), about.get("Clips", {})
     if not is_activations(source) or not layers:
         raise DataError(f"{source}: no activations of this program, or not beside their JSON file; extract them again")
     ids, stored = read_activations(source, layers)
@@ -67,7 +68,10 @@ def _activations(source: Path, target: Path, stimuli_dir: Path) -> list[Path]:
         Group(name, one, shape=one.unit_shape, channel_axis=one.channel_axis)
         for name, one in zip(layers, stored, strict=True)
     ]
-    return [write_act(target, groups), _stimuli(ids, target, ACT, stimuli_dir)]
+    # Frames of one film are pictures that bear numbers; clips of films have no place in a .stim.csv.
+    films = {clips[name][0] for name in ids if name in clips and clips[name][1] == "image"}
+    film = films.pop() if len(films) == 1 and set(ids) <= set(clips) else ""
+    return [write_act(target, groups), _stimuli(ids, target, ACT, stimuli_dir, film=film)]
 
 
 def _rdms(source: Path, target: Path, stimuli_dir: Path) -> list[Path]:
@@ -78,9 +82,10 @@ def _rdms(source: Path, target: Path, stimuli_dir: Path) -> list[Path]:
     return [write_rdm(target, "dRDM" if layers else "bRDM", stacked), _stimuli(ids, target, RDM, stimuli_dir)]
 
 
-def _stimuli(ids: Sequence[str], target: Path, ending: str, stimuli_dir: Path) -> Path:
-    table = pd.DataFrame({ID: np.array(ids, dtype=object)})
-    stim = StimFile("image", stimuli_dir.as_posix(), table, {"title": target.name.removesuffix(ending)})
+def _stimuli(ids: Sequence[str], target: Path, ending: str, stimuli_dir: Path, *, film: str = "") -> Path:
+    table = pd.DataFrame({ID: np.array(ids, dtype=np.int64 if film else object)})
+    where = (stimuli_dir / film).as_posix()
+    stim = StimFile("video" if film else "image", where, table, {"title": target.name.removesuffix(ending)})
     return write_stim(target.with_name(target.name.removesuffix(ending) + STIM), stim)
 
 

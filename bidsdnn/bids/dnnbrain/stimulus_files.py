@@ -13,7 +13,7 @@ import pandas as pd
 from bidsdnn.bids.dnnbrain.masks import numbered_lines
 from bidsdnn.bids.files import write_text
 from bidsdnn.errors import DataError, MissingInputError
-from bidsdnn.stimuli import Stimuli
+from bidsdnn.stimuli import Stimuli, frame_times
 
 KINDS = ("image", "video", "video_clip")
 ID = "stimID"
@@ -175,34 +175,32 @@ def _text(value: Any, name: str, type_: Type) -> str:
 
 
 def stimuli_of(path: Path) -> Stimuli:
-    """Find the pictures or clips that a ``.stim.csv`` names, each once, in the order in which they first stand there.
+    """Find the pictures, clips or frames that a ``.stim.csv`` names, each once, in the order in which they stand there.
 
     Parameters
     ----------
     path : Path
-        A ``.stim.csv`` file of pictures or of clips, a file each. Its ``path=``, where it is relative, is looked for
-        beside the file, and then, as DNNBrain does, in the working directory.
+        A ``.stim.csv`` file of pictures, of clips, a file each, or of the frames of one film, which are pictures. Its
+        ``path=``, where it is relative, is looked for beside the file, and then, as DNNBrain does, in the working
+        directory.
 
     Returns
     -------
     Stimuli
-        Ids are the file's ``stimID``; without hashes.
+        Ids are the file's ``stimID``; without hashes. A frame has the ``start`` and ``stop`` of its time on the screen.
 
     Raises
     ------
     MissingInputError
         If the folder or a file is not there.
     DataError
-        If it is malformed, or of a film's frames.
+        If it is malformed, or the film does not have a frame.
     """
     stim = read_stim(path)
-    if stim.kind == "video":
-        raise DataError(
-            f"{path}: type=video, single frames of one film; write them as pictures (type=image), or the film's parts "
-            "as files (type=video_clip)"
-        )
     root = folder_of(path, stim)
     names = list(dict.fromkeys(stim.ids))
+    if stim.kind == "video":
+        return _frames(path, root / Path(stim.folder).name, names)
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         raise MissingInputError(
@@ -213,8 +211,17 @@ def stimuli_of(path: Path) -> Stimuli:
     return Stimuli(pd.DataFrame({"stimulus_id": names, "filename": names, "modality": kind, "sha256": ""}), root)
 
 
+def _frames(path: Path, film: Path, names: list[str]) -> Stimuli:
+    """Frames of a film, by their numbers from 1 in the order in which they are shown."""
+    times, numbers = frame_times(film), np.array(names, dtype=np.int64)
+    if numbers.max() > len(times) - 1:
+        raise DataError(f"{path}: {ID} {numbers.max()}: {film} has {len(times) - 1} frames; correct the number")
+    table = {"stimulus_id": names, "filename": film.name, "modality": "image", "sha256": ""}
+    return Stimuli(pd.DataFrame(table | {"start": times[numbers - 1], "stop": times[numbers]}), film.parent)
+
+
 def folder_of(path: Path, stim: StimFile) -> Path:
-    """The folder of the stimuli of a file.
+    """The folder of the stimuli of a file; of a film's frames, the film's.
 
     Parameters
     ----------
@@ -232,9 +239,11 @@ def folder_of(path: Path, stim: StimFile) -> Path:
     MissingInputError
         If it is not there.
     """
-    for root in (path.parent / stim.folder, Path(stim.folder)):
-        if root.is_dir():
-            return root
+    film = stim.kind == "video"
+    for found in (path.parent / stim.folder, Path(stim.folder)):
+        if found.is_file() if film else found.is_dir():
+            return found.parent if film else found
     raise MissingInputError(
-        f"{path}: folder path={stim.folder} not found; correct it, relative to this file or in full"
+        f"{path}: {'film' if film else 'folder'} path={stim.folder} not found; correct it, relative to this file or in "
+        "full"
     )
