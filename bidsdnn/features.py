@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bidsdnn import computed, extraction
-from bidsdnn.bids.features import Course, Features, read_features
+from bidsdnn.bids.feature_files import Course
+from bidsdnn.bids.features import Features, read_features
 from bidsdnn.bids.files import digest
 from bidsdnn.config import Config
 from bidsdnn.design import canonical
@@ -25,6 +27,7 @@ from bidsdnn.patterns import Group, Patterns
 from bidsdnn.recordings import Task
 from bidsdnn.report.methods import REFERENCES
 from bidsdnn.series import REPEATS, UNCOVERED, averaged, clip_rows, fitted_volumes, presentations
+from bidsdnn.stimuli import Stimuli
 
 _WINDOWS = ("mean", "sum")
 """Resamplings that have nothing to say of a volume between two samples."""
@@ -64,11 +67,6 @@ def check_features(config: Config) -> None:
     ConfigError, MissingInputError
     """
     controls.check(config.computed_features)
-    if config.computed_features and config.response == "timeseries":
-        raise ConfigError(
-            f"--features {config.computed_features[0]}: computed for stimuli, not their moments; cut films and sounds "
-            "with clip_duration, and use another --response"
-        )
     for name, path in config.features.items():
         if name in config.computed_features:
             raise ConfigError(f"--features {name}={path}: also computed; give the file another name")
@@ -97,13 +95,14 @@ def _check_series(config: Config, own: Mapping[str, Any]) -> None:
     for key, known in (("repeats", REPEATS), ("uncovered", UNCOVERED), ("unit", ("seconds", "volumes"))):
         if own.get(key, known[0]) not in known:
             raise ConfigError(f"parameters.timeseries.{key} = {own[key]!r}: expected one of {', '.join(known)}")
+    known_spaces = (*config.features, *config.computed_features)
     for key in ("method", "delays"):
         for name in own[key] if isinstance(own.get(key), Mapping) else ():
-            if name not in config.features:
+            if name not in known_spaces:
                 raise ConfigError(
-                    f"parameters.timeseries.{key}.{name}: no such --features; {closest(name, config.features)}"
+                    f"parameters.timeseries.{key}.{name}: no such --features; {closest(name, known_spaces)}"
                 )
-    for name in config.features:
+    for name in known_spaces:
         _check_alignment(name, config, own)
 
 
@@ -154,9 +153,7 @@ def covered(config: Config, loaded: Sequence[Outcome]) -> list[Outcome]:
 
 def _require_moments(space: Features) -> None:
     if space.stimuli is not None:
-        raise DataError(
-            f"--features {space.name}={space.path}: one row a stimulus says nothing of its moments; give onsets"
-        )
+        raise DataError(f"{space.flag}: one row a stimulus says nothing of its moments; give onsets")
 
 
 def described(config: Config) -> str:
@@ -173,13 +170,14 @@ def described(config: Config) -> str:
     made = computed.described(config.computed_features)
     if config.networks and (said := extraction.described(config)):
         made = f" {said}{made}"
-    if not config.features:
-        return made
     names = ", ".join(config.features)
     if config.response != "timeseries":
-        return f"{made} Features ({names}) have a row a stimulus and stand where a network's layer does."
+        said = f" Features ({names}) have a row a stimulus and stand where a network's layer does."
+        return made + said if names else made
+    if config.computed_features:
+        made += f" They were computed of clips of {sample_seconds(config):g} s."
     ways: dict[str, list[str]] = {}
-    for name in config.features:
+    for name in (*config.features, *config.computed_features):
         alignment = Alignment.of(name, config)
         way = f"convolved with the {alignment.method} response"
         if alignment.method not in HRFS:
@@ -189,7 +187,7 @@ def described(config: Config) -> str:
             way += f" at delays of {', '.join(f'{one:g}' for one in alignment.delays)} {unit}"
         ways.setdefault(way, []).append(name)
     said = "; ".join(f"{', '.join(some)} {way}" for way, some in ways.items())
-    return (
+    return made + (
         f" Features were brought to the times of the volumes: {said}. What was projected out of the "
         "responses was projected out of them, and their columns were z-scored over volumes."
     )
@@ -202,7 +200,44 @@ def references(config: Config) -> list[str]:
     return made + [name for name in config.computed_features if name in REFERENCES]
 
 
-def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patterns, list[tuple[Patterns, str]]]:
+def sample_seconds(config: Config) -> float:
+    """How long a clip is of which a computed feature of a movie or sound has one value."""
+    return config.clip_duration or 1.0
+
+
+def moments(table: Patterns, stimuli: Stimuli) -> Patterns:
+    """Features of clips, with the movie or sound that each is of (``stimulus``) and its middle in seconds (``time``).
+
+    Parameters
+    ----------
+    table : Patterns
+        One item a clip.
+    stimuli : Stimuli
+        From `Stimuli.cut`.
+
+    Returns
+    -------
+    Patterns
+        In the order of `stimuli`.
+    """
+    of = [name.rpartition("@")[0] for name in stimuli.ids]
+    middle = stimuli.table[["start", "stop"]].mean(axis=1)
+    items = pd.DataFrame({"stimulus_id": stimuli.ids, "stimulus": of, "time": middle})
+    return replace(table.match(Patterns(items, ())), items=items)
+
+
+def _in_time(table: Patterns, content: str) -> Features:
+    """What was computed of clips, as samples of the movies and sounds."""
+    (group,) = table.groups
+    values = np.asarray(group.values[:, :])
+    parts = table.items.groupby("stimulus", sort=False)
+    courses = {str(name): Course(rows["time"].to_numpy(), values[rows.index]) for name, rows in parts}
+    return Features(group.name, Path(), courses=courses, content=content)
+
+
+def beside(
+    config: Config, tasks: Sequence[Task], brain: Patterns, extracted: Sequence[tuple[Patterns, str]] = ()
+) -> tuple[Patterns, list[tuple[Patterns, str]]]:
     """Read the feature spaces and bring them to a participant's responses.
 
     Parameters
@@ -211,13 +246,15 @@ def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patt
     tasks : sequence of Task
         Of the participant.
     brain : Patterns
+    extracted : sequence of (Patterns, str)
+        What was computed from the stimuli, with a hash; of series as `moments` says it.
 
     Returns
     -------
     brain : Patterns
         Without the volumes that a feature does not cover, where those are to be dropped.
     features : list of (Patterns, str)
-        By feature space, with a hash of what it depends on.
+        Those computed from the stimuli, and the feature spaces, with a hash of what each depends on.
 
     Raises
     ------
@@ -226,7 +263,8 @@ def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patt
     """
     spaces = [read_features(name, path) for name, path in config.features.items()]
     if config.response != "timeseries":
-        return brain, [(space.rows(brain.ids), space.content) for space in spaces]
+        return brain, [*extracted, *((space.rows(brain.ids), space.content) for space in spaces)]
+    spaces += [_in_time(table, content) for table, content in extracted]
     rows = clip_rows(tasks)
     uncovered = str(config.parameters.get("timeseries", {}).get("uncovered", "error"))
     kept, found = np.ones(len(brain), dtype=bool), []
@@ -236,7 +274,7 @@ def beside(config: Config, tasks: Sequence[Task], brain: Patterns) -> tuple[Patt
         if uncovered == "error" and not inside.all():
             first = rows[~inside].iloc[0]
             raise DataError(
-                f"--features {space.name}={space.path}: nothing for {int((~inside).sum())} of {len(rows)} volumes, "
+                f"{space.flag}: nothing for {int((~inside).sum())} of {len(rows)} volumes, "
                 f"the first {first['item']} in {tasks[first['task']].run.name}; give more samples, trim the ends, "
                 'or say [parameters.timeseries] uncovered = "drop" or "zero"'
             )
@@ -296,7 +334,7 @@ def _covered(course: Course, times: np.ndarray, tr: float) -> np.ndarray:
 def _check_rate(space: Features, course: Course, tr: float, alignment: Alignment) -> None:
     if alignment.method in _WINDOWS and _spacing(course) > tr + _EDGE:
         raise DataError(
-            f"--features {space.name}={space.path}: a sample every {_spacing(course):g} s for a volume every {tr:g} s "
+            f"{space.flag}: a sample every {_spacing(course):g} s for a volume every {tr:g} s "
             f'leaves volumes without any; use [parameters.timeseries] method = "last", not {alignment.method}'
         )
 

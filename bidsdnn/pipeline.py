@@ -240,8 +240,7 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     if not out.current("reliability", content, **entities):
         out.save(reliability(brain, reliable, regions=regions), space, content, **entities)
 
-    brain, own = beside(config, found.tasks, brain)
-    features = [*features, *own]
+    brain, features = beside(config, found.tasks, brain, features)
     matched = [table.match(brain).groups for table, _ in features]
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
     events = [task.events for task in found.tasks]

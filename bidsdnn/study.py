@@ -26,7 +26,7 @@ from bidsdnn.computed import computed_features
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import check_room
-from bidsdnn.features import covered
+from bidsdnn.features import covered, moments, sample_seconds
 from bidsdnn.journal import Journal, software
 from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.inputs import require_modality
@@ -38,7 +38,7 @@ from bidsdnn.precomputed import NAME as PRECOMPUTED
 from bidsdnn.precomputed import Precomputed, find_responses
 from bidsdnn.recordings import Estimation
 from bidsdnn.reports import Shown
-from bidsdnn.stimuli import Stimuli, readable
+from bidsdnn.stimuli import LENGTHS, Stimuli, readable
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +131,9 @@ def load_participants(config: Config, dataset: Dataset, index: StimulusIndex) ->
         runs, events = tables[label].value
         paths = [run.events for run in runs if run.events is not None] if runs else list(events)
         found = shown(paths)
-        return Participant(
-            label, runs, cut(found, config.clip_duration, index.root) if config.clip_duration else found, column
-        )
+        if config.clip_duration and config.response != "timeseries":
+            found = cut(found, config.clip_duration, index.root)
+        return Participant(label, runs, found, column)
 
     loaded = [
         one if one.error is not None else attempt(partial(load, label), one.name) for label, one in tables.items()
@@ -263,7 +263,22 @@ def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, 
     table = table.drop_duplicates("stimulus_id").sort_values("stimulus_id", ignore_index=True)
     stimuli = stimuli_of(table, study.index.root, mono=study.config.mono).with_hashes()
     stimuli = replace(stimuli, left_out=tuple(dict.fromkeys(name for one in shown for name in one.shown.skipped)))
+    if study.config.response == "timeseries" and not study.networks:
+        return _series(study, stimuli)
     return extract_stimuli(study, stimuli, counts)
+
+
+def _series(study: Study, stimuli: Stimuli) -> list[tuple[Patterns, str]]:
+    """Features of the moments of movies and sounds."""
+    other = stimuli.table[~stimuli.table["modality"].isin(list(LENGTHS))]
+    if len(other):
+        raise ConfigError(
+            f"--features {study.config.computed_features[0]}: {other['stimulus_id'].iloc[0]} is no film or sound, of "
+            "which --response timeseries has moments; use another --response, or --event-filter"
+        )
+    clips = stimuli.cut(sample_seconds(study.config), to_end=True).with_hashes()
+    counts = dict.fromkeys(clips.ids, 1)
+    return [(moments(table, clips), content) for table, content in extract_stimuli(study, clips, counts)]
 
 
 def shown_stimuli(shown: Presented, root: Path) -> Stimuli | None:

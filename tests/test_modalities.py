@@ -118,6 +118,28 @@ def test_clips_of_films_and_sounds_reach_the_scores(datasets, tmp_path, kind, fe
     assert kept.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(("kind", "feature"), [("video", "luminance"), ("audio", "envelope")])
+def test_features_of_films_and_sounds_are_joined_to_volumes_by_time(datasets, tmp_path, kind, feature):
+    root, out = datasets[kind], tmp_path / "out"
+    (tmp_path / "c.toml").write_text("high_pass = 1000.0\nclip_duration = 3.0\n")
+    more = ("--analysis", "encoding", "--response", "timeseries", "--features", feature, "position")
+    given = [*options(root, *more), "--config-file", str(tmp_path / "c.toml")]
+    assert main([str(root), str(out), "participant", *given]) == 0
+    found = scores(out, feature)
+    assert found["driven"] > 0.6 and abs(found["noise"]) < 0.3
+    assert found["driven"] > scores(out, "position")["driven"] + 0.3
+    manifest = read_table(out / "stimuli" / "stimuli.tsv")
+    assert len(manifest) == 4 * round(CLIP * PARTS / 3) and set(manifest["type"]) == {kind}
+    said = read_json(next(out.glob("sub-01/func/*desc-encoding_results.json")))["Methods"]
+    assert "computed of clips of 3 s" in said and f"{feature}, position convolved with the spm response" in said
+
+
+def test_moments_of_pictures_are_refused(finished, tmp_path, capsys):
+    given = ["--network", "none", "--response", "timeseries", "--analysis", "encoding", "--features", "luminance"]
+    assert main([str(finished.bids), str(tmp_path / "out"), "participant", *given, "--nprocs", "1"]) == 2
+    assert "is no film or sound, of which --response timeseries has moments" in capsys.readouterr().err
+
+
 def test_the_dnn_level_computes_features_of_a_folder(datasets, tmp_path):
     root = tmp_path / "bids"
     shutil.copytree(datasets["video"] / "stimuli", root / "stimuli")

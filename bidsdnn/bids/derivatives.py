@@ -233,6 +233,8 @@ class Derivatives:
             path = self.image_path("statmap", where, **entities, model=m.network, stat=m.stat, desc=m.desc or name)
             written.append(self.write_map(path, m.values, where, {**common, **m.sidecar, "Network": m.network}))
         for desc, whole in result.tables.items():
+            if not len(whole):  # nor columns: of regions, where there are none
+                continue
             for (atlas, network), rows in whole.groupby(["atlas", "network"], sort=False, dropna=False):
                 path = self.path("results", ".tsv", **entities, **atlas_entities(atlas), model=network, desc=desc)
                 keys = {**common, "Network": network, "Layers": list(dict.fromkeys(rows.get("layer", [])))}

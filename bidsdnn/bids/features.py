@@ -53,7 +53,7 @@ class Features:
     name : str
         What it is called in files and tables.
     path : Path
-        What the user gave.
+        What the user gave; ``Path()`` of what was computed.
     stimuli : Patterns, optional
         A row a stimulus, where that is what the file holds.
     courses : mapping of str to Course
@@ -70,6 +70,11 @@ class Features:
     courses: Mapping[str, Course] = field(default_factory=dict)
     recordings: tuple[Path, ...] = ()
     content: str = ""
+
+    @property
+    def flag(self) -> str:
+        """How a user asked for it."""
+        return f"--features {self.name}" + (f"={self.path}" if self.path.name else "")
 
     def rows(self, ids: list[str]) -> Patterns:
         """Rows of some stimuli.
@@ -90,7 +95,7 @@ class Features:
         """
         if self.stimuli is None:
             raise DataError(
-                f"--features {self.name}={self.path}: these features vary in time; use --response timeseries, or give "
+                f"{self.flag}: these features vary in time; use --response timeseries, or give "
                 "a table with one row a stimulus"
             )
         position = {stimulus: row for row, stimulus in enumerate(self.stimuli.ids)}
@@ -138,7 +143,7 @@ class Features:
         found = [p for p in named if len(entities_of(p)) == most]
         if len(found) == 1:
             return found[0]
-        where = f"--features {self.name}={self.path}"
+        where = self.flag
         if not found:
             raise DataError(f"{where}: no _stim.tsv file for {run.name}; add it, or leave out the run with --run-label")
         raise DataError(
@@ -157,7 +162,7 @@ class Features:
         what = f"several rows fit ({', '.join(loose[:3])})" if loose else f"nothing for stimulus {stimulus!r}"
         there = ", ".join(list(table)[:3])
         raise DataError(
-            f"--features {self.name}={self.path}: {what}; it has {there}{', ...' if len(table) > 3 else ''}; "
+            f"{self.flag}: {what}; it has {there}{', ...' if len(table) > 3 else ''}; "
             "name them by the stimulus' id, path or file name"
         )
 

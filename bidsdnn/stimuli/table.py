@@ -128,7 +128,7 @@ class Stimuli:
         """
         return replace(self, table=self.table[self.table["modality"].isin(modalities)])
 
-    def cut(self, duration: float) -> Stimuli:
+    def cut(self, duration: float, *, to_end: bool = False) -> Stimuli:
         """Cut films and sounds into clips of one duration, called ``<stimulus>@<start>``.
 
         What is left at the end and shorter than a clip is left out; a film or sound shorter than a clip, and one that
@@ -138,6 +138,8 @@ class Stimuli:
         ----------
         duration : float
             Seconds.
+        to_end : bool
+            Whether a last clip, which overlaps the one before, goes to the end; a short film or sound is then a clip.
 
         Returns
         -------
@@ -148,8 +150,12 @@ class Stimuli:
         rows: list[dict[str, Any]] = []
         for row in table.to_dict("records"):
             whole = row["modality"] in LENGTHS and pd.isna(row["start"])
-            count = clips_in(LENGTHS[row["modality"]](self.root / row["filename"]), duration) if whole else 0
-            rows += [row | clip(row["stimulus_id"], n, duration) for n in range(count)] or [row]
+            length = LENGTHS[row["modality"]](self.root / row["filename"]) if whole else 0.0
+            clips = [clip(row["stimulus_id"], n, duration) for n in range(clips_in(length, duration))]
+            if whole and to_end and length - len(clips) * duration > 1e-3 * duration:
+                start = max(0.0, length - duration)
+                clips.append({"stimulus_id": f"{row['stimulus_id']}@{start:g}", "start": start, "stop": length})
+            rows += [row | one for one in clips] or [row]
         return replace(self, table=pd.DataFrame(rows, columns=table.columns))
 
     def select(self, ids: Iterable[str]) -> Stimuli:

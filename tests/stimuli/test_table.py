@@ -56,6 +56,16 @@ def test_films_and_sounds_are_cut_into_clips(folder):
     assert Stimuli.from_folder(folder, ["video"]).cut(9.0).ids == ["film.mp4"]
 
 
+def test_a_last_clip_goes_to_the_end(folder):
+    films = Stimuli.from_folder(folder, ["video"])
+    (length,) = {round(LENGTHS["video"](path), 6) for path in films.paths[:1]}
+    for seconds in (0.6 * length, 0.5 * length, 2 * length):
+        clips = films.select(films.ids[:1]).cut(seconds, to_end=True)
+        assert clips.clips[0][0] == 0 and clips.clips[-1][1] == pytest.approx(length)
+        assert all(stop - start == pytest.approx(min(seconds, length)) for start, stop in clips.clips)
+        assert len(clips.read(len(clips) - 1).frames)
+
+
 def test_clips_of_one_film_have_different_hashes(folder):
     hashed = Stimuli.from_folder(folder, LOADERS).cut(1.0).with_hashes()
     assert hashed.table["sha256"].nunique() == len(hashed)
