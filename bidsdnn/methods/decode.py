@@ -117,7 +117,7 @@ def rotated(rows: Float, new: Float) -> tuple[Float, Float]:
 
 def cross_decide(
     decoder: Decoder, x: ArrayLike, labels: ArrayLike, splits: Sequence[Split], *,
-    features: Features = Features(), n_classes: int = 0,
+    features: Features = Features(), n_classes: int = 0, scale: Float | None = None,
 ) -> Float:  # fmt: skip
     """Each item was judged by a decoder that was fitted without it.
 
@@ -131,6 +131,9 @@ def cross_decide(
     features : Features
     n_classes : int
         0 for numbers.
+    scale : array, shape (P, n), optional
+        Of numbers: filled with the root mean square of the fold's fitted deviations from the mean over its training
+        part.
 
     Returns
     -------
@@ -151,7 +154,14 @@ def cross_decide(
     found = np.full(shape, np.nan)
     for train, test in splits:
         for some, fold in _prepared(x, labels, train, test, decoder, features, n_classes):
-            found[some, test] = decoder.decide(fold.rows, labels[some][:, train], fold.new, n_classes)
+            known = labels[some][:, train]
+            if scale is None:
+                found[some, test] = decoder.decide(fold.rows, known, fold.new, n_classes)
+                continue
+            both = decoder.decide(fold.rows, known, np.concatenate([fold.new, fold.rows]), n_classes)
+            found[some, test], fitted = both[:, : len(test)], both[:, len(test) :]
+            deviations = fitted - known.mean(axis=1, keepdims=True)
+            scale[some, test] = np.sqrt((deviations**2).mean(axis=1, keepdims=True))
     return found
 
 
@@ -245,22 +255,30 @@ def decode(
     labels = np.asarray(labels)
     every = labels[np.vstack([np.arange(len(labels)), np.asarray(orders)]).astype(int)]
     step = max(1, _ENTRIES // (len(labels) * max(n_classes, 1)))
+    # Of very few held-out items the spread is a matter of chance, and of one it leaves the sign alone.
+    few = not n_classes and min(len(test) for _, test in splits) < FEWEST_SCALED
     scores, first = [], np.empty(0)
     for some in blocks(len(every), step):
-        found = cross_decide(decoder, x, every[some], splits, features=features, n_classes=n_classes)
+        scale = np.full(every[some].shape, np.nan) if few else None
+        found = cross_decide(decoder, x, every[some], splits, features=features, n_classes=n_classes, scale=scale)
         first = found[0] if some.start == 0 else first
-        scores.append(score(found, every[some], splits, n_classes))
+        scores.append(score(found, every[some], splits, n_classes, scale=scale))
     whole = np.concatenate(scores)
     area = auc(labels, first, splits) if n_classes else float("nan")
     # Predictions that do not vary agree with nothing.
     return Decoded(first, float(whole[0]), np.nan_to_num(whole[1:]), area)
 
 
-def score(found: Float, labels: NDArray[Any], splits: Sequence[Split], n_classes: int) -> Float:
-    """Balanced accuracy of decisions (P, n, C), or pooled correlation of predictions (P, n), shape (P,)."""
+def score(
+    found: Float, labels: NDArray[Any], splits: Sequence[Split], n_classes: int, *, scale: Float | None = None
+) -> Float:
+    """Balanced accuracy of decisions (P, n, C), or pooled correlation of predictions (P, n), shape (P,).
+
+    ``scale`` (P, n) puts the predictions of small folds on one scale; by default each fold's are on their own.
+    """
     if n_classes:
         return balanced_accuracy(confusion(labels, choices(found), n_classes))
-    return _correlation(found, labels.astype(np.float64), splits)
+    return _correlation(found, labels.astype(np.float64), splits, scale)
 
 
 def choices(decisions: Float) -> NDArray[np.intp]:
@@ -269,15 +287,13 @@ def choices(decisions: Float) -> NDArray[np.intp]:
     return np.where(unknown, -1, np.where(np.isnan(decisions), -np.inf, decisions).argmax(axis=-1))
 
 
-def _correlation(found: Float, labels: Float, splits: Sequence[Split]) -> Float:
+def _correlation(found: Float, labels: Float, splits: Sequence[Split], scale: Float | None) -> Float:
     """`scores.pooled_pearsonr` of each labelling; items that no fold holds out do not count."""
     guessed, measured = [], []
-    scaled = min(len(test) for _, test in splits) >= FEWEST_SCALED
     for train, test in splits:
         mean = labels[:, train].mean(axis=1, keepdims=True)
         guess = found[:, test] - mean
-        # Of very few items the spread is a matter of chance, and of one it leaves the sign alone.
-        spread = np.sqrt((guess**2).mean(axis=1, keepdims=True)) if scaled else np.ones((len(guess), 1))
+        spread = np.sqrt((guess**2).mean(axis=1, keepdims=True)) if scale is None else scale[:, test]
         guessed.append(np.divide(guess, spread, out=np.zeros_like(guess), where=spread > 0))
         measured.append(labels[:, test] - mean)
     a, b = (np.concatenate(side, axis=1) for side in (guessed, measured))

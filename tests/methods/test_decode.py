@@ -125,6 +125,18 @@ def test_scores_are_scikit_learns(data):
     np.testing.assert_allclose(score(guesses, numbers, splits, 0), pooled_pearsonr(guesses.T, numbers.T, splits))
 
 
+def test_numbers_of_noise_centre_on_zero_in_small_folds():
+    rng, found = np.random.default_rng(0), []
+    for seed in range(12):
+        x, y = rng.standard_normal((24, 30)), rng.standard_normal(24)
+        orders = np.array([rng.permutation(24) for _ in range(10)])
+        found.append(decode(RidgeDecoder(), x, y, kfold(24, (10, 24)[seed % 2], seed=seed), orders=orders).null)
+    # Predictions that are not put on one scale give -.16.
+    assert abs(np.mean(found)) < 0.05
+    x[:, 0] = 3 * y
+    assert decode(RidgeDecoder(), x, y, kfold(24, 10, seed=0), orders=orders).score > 0.5
+
+
 @pytest.mark.parametrize("name", ["logistic", "lda", "svm", "ridge"])
 def test_every_relabelling_is_a_fit_of_its_own(data, name):
     x, y, splits = data
