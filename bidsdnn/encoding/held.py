@@ -149,7 +149,8 @@ class Keeping:
     def _scores(self, model: Model, x: Any, targets: Rows, inside: Sequence[Split]) -> np.ndarray:
         if not isinstance(model, Linear):
             own, y = model.fixed() if hasattr(model, "fixed") else model, targets[:, :]
-            return pooled_pearsonr(held_out(own, x, y, inside), y, inside)
+            few = own.drawn(x) if hasattr(own, "drawn") else x
+            return pooled_pearsonr(held_out(own, few, y, inside), y, inside)
         operator: Any = model.operator(x, inside)
         scores = np.empty(targets.shape[1])
         for columns in blocks(targets.shape[1], _COLUMNS):

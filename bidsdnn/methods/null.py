@@ -92,12 +92,13 @@ class Refits:
         """R of each column for each relabelling, as `null` asks for it."""
         model = self.model.fixed() if hasattr(self.model, "fixed") else self.model
         model = model.among(columns) if hasattr(model, "among") else model
+        features = model.drawn(self.features) if hasattr(model, "drawn") else self.features
         width = y.shape[1]
         together = max(1, _ENTRIES // y.size) if getattr(model, "separable", False) else 1
         inverse = np.argsort(orders, axis=1)
         for some in blocks(len(orders), together):
             moved = np.concatenate([y[order] for order in inverse[some]], axis=1)
-            r = pooled_pearsonr(held_out(model, self.features, moved, self.splits), moved, self.splits)
+            r = pooled_pearsonr(held_out(model, features, moved, self.splits), moved, self.splits)
             yield some, slice(0, width), r.reshape(-1, width)
 
 

@@ -15,6 +15,8 @@ A row in `MODELS` gives an encoder its name. What a model says of itself decides
 ``separable``
     Whether each target is fitted on its own, so that relabellings of a table may be fitted at once, side by side as
     columns of one Y.
+``drawn(values)``
+    Of a model that looks at some units only: these, read once for many fits to them.
 ``among(columns)``
     Of a model that fits some targets together: the model for some of the columns of Y.
 ``joint``

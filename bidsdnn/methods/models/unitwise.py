@@ -24,6 +24,9 @@ _UNITS = 2048
 _TARGETS = 4096
 """Targets searched at a time: with the units, 32 MB of correlations."""
 
+_LEAST = 0.01
+"""Spread that a unit has to have in the training part, as a share of the units' root mean square."""
+
 Float = NDArray[np.float64]
 
 
@@ -32,6 +35,8 @@ class Unitwise(BaseEstimator):
 
     DNNBrain's univariate mapping (Chen et al., 2020, Front. Comput. Neurosci. 14, 580632), which reports the largest
     correlation; here both the choice, by absolute correlation, and the line are learned without the held-out items.
+    Units that hardly vary in the training part, by less than a hundredth of the units' root mean square, are not
+    chosen: rectified units are close to 0 for most stimuli, and a line along such a unit leads anywhere.
 
     Parameters
     ----------
@@ -66,6 +71,23 @@ class Unitwise(BaseEstimator):
     def fixed(self) -> Unitwise:
         """The model with at most 1,000 units to choose from, drawn before any target is seen, which bounds its cost."""
         return Unitwise(min(self.n_units or 1000, 1000), self.seed, self.device)
+
+    def drawn(self, values: Any) -> Any:
+        """The units to choose from alone, in memory, where these are drawn; read once for many fits.
+
+        Parameters
+        ----------
+        values : array-like, shape (n, p)
+            As `cross_predict` takes them.
+
+        Returns
+        -------
+        array-like, shape (n, n_units), or the values themselves
+            In place of the values, what is predicted from them is the same.
+        """
+        if self.n_units is None or self.n_units >= values.shape[1]:
+            return values
+        return np.concatenate([_read(values, numbers) for numbers in self._drawn(values.shape[1])], axis=1)
 
     def fit(self, X: ArrayLike, Y: ArrayLike) -> Unitwise:
         """Choose a unit for each target, and fit a line.
@@ -146,21 +168,31 @@ class Unitwise(BaseEstimator):
         where = torch.device(self.device)
         usable = np.flatnonzero(np.isfinite(y).all(axis=0))
         targets = [_standard(torch.from_numpy(y[np.ix_(part, usable)]).to(where)).float() for part in parts]
+        least = self._least(values, parts)
         top = torch.zeros(len(parts), len(usable), device=where)
         which = torch.full((len(parts), len(usable)), -1, dtype=torch.int64, device=where)
         for numbers in self._drawn(values.shape[1]):
-            start, stop = int(numbers[0]), int(numbers[-1]) + 1
-            block = np.asarray(values[:, start:stop], dtype=np.float64)[:, numbers - start]
-            if not np.isfinite(block).all():
-                raise ValueError("X: expected finite numbers, got NaN or infinity")
+            block = _read(values, numbers)
             there, places = torch.from_numpy(block).to(float64_device(self.device)), torch.from_numpy(numbers).to(where)
             for fold, part in enumerate(parts):
-                rows = _standard(there[torch.from_numpy(part)]).float().to(where)
+                rows = _standard(there[torch.from_numpy(part)], least[fold]).float().to(where)
                 for some in blocks(len(usable), _TARGETS):
                     _better(targets[fold][:, some].T @ rows, places, top[fold, some], which[fold, some])
         chosen = np.full((len(parts), y.shape[1]), -1)
         chosen[:, usable] = which.cpu().numpy()
         return list(chosen)
+
+    def _least(self, values: Any, parts: Sequence[NDArray[np.intp]]) -> Float:
+        """Length that a centred unit has to have in each training part."""
+        squares, number = np.zeros(len(parts)), 0
+        for numbers in self._drawn(values.shape[1]):
+            block = _read(values, numbers)
+            number += len(numbers)
+            for fold, part in enumerate(parts):
+                rows = block[part]
+                squares[fold] += ((rows - rows.mean(axis=0)) ** 2).sum()
+        found: Float = _LEAST * np.sqrt(squares / max(number, 1))
+        return found
 
     def _drawn(self, size: int) -> Iterator[NDArray[np.intp]]:
         """Numbers of the units to choose from, those that are near each other at a time."""
@@ -175,6 +207,15 @@ class Unitwise(BaseEstimator):
                 yield drawn[first:last]
 
 
+def _read(values: Any, units: NDArray[np.intp]) -> Float:
+    """Some units that are near each other, (n, units)."""
+    start, stop = int(units[0]), int(units[-1]) + 1
+    block: Float = np.asarray(np.asarray(values[:, start:stop])[:, units - start], dtype=np.float64)
+    if not np.isfinite(block).all():
+        raise ValueError("X: expected finite numbers, got NaN or infinity")
+    return block
+
+
 def _better(r: torch.Tensor, places: torch.Tensor, top: torch.Tensor, which: torch.Tensor) -> None:
     """Note, in place, for which targets one of these units is better than those before; r is (targets, units)."""
     lowest, highest = torch.aminmax(r, dim=1)
@@ -186,13 +227,13 @@ def _better(r: torch.Tensor, places: torch.Tensor, top: torch.Tensor, which: tor
     which[better] = places[r[better].abs().argmax(dim=1)]
 
 
-def _standard(values: torch.Tensor) -> torch.Tensor:
-    """Columns of mean 0 and length 1; 0 for those that do not vary."""
+def _standard(values: torch.Tensor, least: float = 0) -> torch.Tensor:
+    """Columns of mean 0 and length 1; 0 for those that do not vary, or whose length is below the least."""
     centred = values.double() if values.device.type != "mps" else values
     largest = centred.abs().amax(dim=0) if len(centred) else centred.new_zeros(centred.shape[1])
     centred = centred - centred.mean(dim=0)
     length = centred.square().sum(dim=0).sqrt()
-    varies = length > 1e-12 * largest * len(centred) ** 0.5
+    varies = (length > 1e-12 * largest * len(centred) ** 0.5) & (length >= least)
     return torch.where(varies, centred / torch.where(varies, length, 1), 0)
 
 
