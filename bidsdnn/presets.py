@@ -16,6 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pca": 100,
         "analysis": ["encoding", "rsa"],
         "encoder": "ols",
+        "decoder": "logistic",
         "cv": "kfold:10",
         "rdm_metric": "correlation",
         "rdm_comparison": ["pearson"],

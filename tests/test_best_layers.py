@@ -54,7 +54,7 @@ def test_the_planted_layers_are_best_and_sure(result):
     assert regions.loc[("one", "V4"), "depth"] > 0.9
     assert regions.loc[("one", "none"), "pearsonr"] < 0.15
     assert regions.loc[("one", "V1"), "pearsonr_normalized"] == pytest.approx(
-        regions.loc[("one", "V1"), "pearsonr_voxelwise"] / 0.9
+        regions.loc[("one", "V1"), "pearsonr"] / 0.9
     )
     layers = result.tables["bestlayer"].set_index(["network", "region", "layer"])
     assert layers.loc[("one", "V1", "l1"), "chosen"] == 1

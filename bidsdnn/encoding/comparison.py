@@ -296,7 +296,7 @@ def region_rows(
             rows.append({
                 "atlas": atlas, "network": label, "layer": groups[layers[best]].name if n else "", "region": name,
                 "n_voxels": n, "pearsonr": of_region, "pearsonr_voxelwise": mean(found.nested[number][inside]),
-                **normalized_scores(found.nested[number], ceiling, inside),
+                **normalized_scores(found.nested[number], ceiling, inside, of_region=of_region),
                 "confidence": share, "n_voxels_clear": int(found.counts[r, 0, layers].sum()), "depth": depths[0],
                 "depth_se": _spread(depths[1:], factor), "profile": choice.profile_rank(means),
                 "hierarchy_score": np.nan, "hierarchy_se": np.nan,

@@ -23,8 +23,13 @@ def mean(values: np.ndarray) -> float:
     return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
 
 
-def normalized_scores(r: np.ndarray, ceiling: np.ndarray | None, inside: np.ndarray) -> dict[str, float]:
-    """A region's mean ceiling, the ratio of its mean r to that, and how many voxels have hardly a ceiling."""
+def normalized_scores(
+    r: np.ndarray, ceiling: np.ndarray | None, inside: np.ndarray, *, of_region: float | None = None
+) -> dict[str, float]:
+    """A region's mean ceiling, the ratio of its mean r to that, and how many voxels have hardly a ceiling.
+
+    The mean r is that of the voxels that have a ceiling, or ``of_region``.
+    """
     if ceiling is None:
         return {}
     known = inside & np.isfinite(ceiling)
@@ -32,7 +37,7 @@ def normalized_scores(r: np.ndarray, ceiling: np.ndarray | None, inside: np.ndar
     return {
         "ceiling": highest,
         "ceiling_sd": float(ceiling[known].std()) if known.any() else float("nan"),
-        "pearsonr_normalized": normalized(mean(r[known]), highest),
+        "pearsonr_normalized": normalized(mean(r[known]) if of_region is None else of_region, highest),
         "n_voxels_low_ceiling": int((ceiling[known] < LOWEST_CEILING).sum()),
     }
 

@@ -20,6 +20,7 @@ MAX_ROWS = 2000
 # Scores between -1 and 1 are written without a leading zero.
 _SCORES = frozenset({
     "pearsonr", "pearsonr_normalized", "ceiling", "max_trial_r", "pearsonr_folds_sem", "r2", "p", "q", "sem",
+    "explained_variance", "p_top1", "share",
     "confidence", "chosen", "voxels", "depth", "depth_se", "profile", "hierarchy_score", "hierarchy_se",
     "pearsonr_voxelwise", "first_pearsonr", "second_pearsonr", "prediction", "ceiling_sd",
     "similarity", "reliability", "difference", "se", "p_fwe", "peak", "peak_p", "peak_pfwe",
@@ -36,6 +37,7 @@ _NAMES = {
     "pearsonr_normalized": "r over ceiling", "max_trial_r": "highest r of trials",
     "n_volumes_left_out": "volumes left out", "n_overlapping": "overlapping trials", "n_confounds": "confounds",
     "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
+    "top1": "share identified", "chance_top1": "chance", "p_top1": "p of the share", "rank": "mean rank",
     "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",
     "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
     "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",

@@ -146,6 +146,7 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
     layer, score = best_layer(picture.values[1:] if joint else picture.values)
     score, layers = (picture.values[0], layers[1:]) if joint else (score, layers)
     what, each = ("band that adds most", "all bands together") if joint else ("best layer", "the best layer")
+    of = "all bands as one model" if joint else "the best layer"
     layer = read_picture(written, base).values[0] if written else layer
     model = str(entry.sidecar.get("Network") or entry.entities.get("model", "network"))
     stem = f"{stem}_model-{slug(model)}"
@@ -172,21 +173,25 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
             ),
             score_map(
                 score_part, base.scan, stem=much_name, label=f"r of {each}", floor=floor, highest=highest,
-                alt=f"{view(picture)} with the highest r over the layers of {model}; the maximum is {best}.",
+                alt=f"{view(picture)} with the r of {of} of {model}; the maximum is {best}.",
             ),
         )
         for (where_name, layers_part), (much_name, score_part) in places
     ]  # fmt: skip
     clear = f"{several} below r = {number(floor)}, half of the highest, are left clear"
+    by = f"band that adds most to the joint r of each {one}" if joint else f"layer that predicts each {one} best"
     caption_where = (
-        f"The layer that predicts each {one} best{over}; the fainter, the lower its r; {clear}. "
+        f"The {by}{over}; the fainter, the lower its r; {clear}. "
         f"Of the {count(above.sum(), f'coloured {one}', f'coloured {several}')}: {shares}. {rest}"
     )
     caption_much = (
-        f"Cross-validated r of each {one}'s best of {count(len(layers), 'layer')}{over}; {clear}, because taking the "
-        f"best lifts r above zero by chance. {rest}"
+        f"Cross-validated r of {of} in each {one}{over}; {clear}. {rest}"
+        if joint
+        else f"Cross-validated r of each {one}'s best of {count(len(layers), 'layer')}{over}; {clear}, because taking "
+        f"the best lifts r above zero by chance. {rest}"
     )
-    first_title, second_title = f"Best layer in each {one}: {model}", f"Prediction in each {one}: {model}"
+    first_title = f"{what[0].upper()}{what[1:]} in each {one}: {model}"
+    second_title = f"Prediction in each {one}: {model}"
     drawn = Picture(picture.values, picture.kind, picture.parts)
     return [
         *as_figure(tuple(pair[0] for pair in maps), first_title, caption_where, picture),

@@ -21,6 +21,12 @@ from bidsdnn.result import COLUMN, JOINT, WEIGHTED
 
 # Column that holds the score of each analysis.
 VALUES = {"encoding": "pearsonr", "rsa": "similarity"}
+# What p_fwe of one participant is over.
+FAMILIES = {
+    "encoding": "all layers and the regions of the atlas",
+    "joint": "the regions of the atlas",
+    "rsa": "the layers of a region; regions are not corrected for",
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,15 @@ def _brief(test: str) -> str:
     return test.split(", ")[0]
 
 
-def participant_trust(tables: list[Entry], *, corrected: bool = False) -> Trust:
+def participant_trust(tables: list[Entry], *, family: str = "") -> Trust:
     """What is to be said of one participant's scores.
 
     Parameters
     ----------
     tables : list of Entry
         Their sidecars say ``NumberOfStimuli``, ``CrossValidation``, ``Permutations`` and ``Test``.
-    corrected : bool
-        Whether p is family-wise.
+    family : str
+        What p is family-wise over; empty if it is not.
 
     Returns
     -------
@@ -76,8 +82,8 @@ def participant_trust(tables: list[Entry], *, corrected: bool = False) -> Trust:
     test = "" if draws == 0 else f"{draws:,} {name}" if isinstance(draws, int) else name
     size = f"n = {count(stimuli, 'stimulus', 'stimuli')}" if stimuli else "n = 1 participant"
     said = ", ".join(f"{k} {v}" for k, v in folds.items()) if isinstance(folds, dict) else str(folds or "")
-    correction = "family-wise over the layers of a region" if corrected else "not corrected for the number of layers"
-    rule = f"p < .05 ({test}), {correction}; regions are not corrected for." if test else "No p was computed."
+    correction = f"family-wise over {family}" if family else "not corrected for the number of layers and regions"
+    rule = f"p < .05 ({test}), {correction}." if test else "No p was computed."
     return Trust(f"{size}; {said}" if said else size, _brief(test), rule, "No error bars: one participant.")
 
 
@@ -146,8 +152,9 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
     if desc == "rsa":
         table, individuals, symbol = _one_comparison(table, individuals)
         verb = "matched"
-    trust = group_trust(table, tables) if level == "group" else participant_trust(tables, corrected="p_fwe" in table)
     together = table.groupby("network")["layer"].transform(lambda layers: (layers == JOINT).any()).astype(bool)
+    family = FAMILIES["joint" if together.all() else desc] if "p_fwe" in table else ""
+    trust = group_trust(table, tables) if level == "group" else participant_trust(tables, family=family)
     joint, table = joint_blocks(table[together], trust, stem), table[~together]
     if table.empty:
         return [*joint, numbers]

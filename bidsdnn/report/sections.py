@@ -125,9 +125,9 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
     told = decoding_blocks(own, stem, problems, level=level)
     if not _has_network(own):
         blocks = attempt(partial(reliability_blocks, own, stem), "reliability", problems)
-        blocks += voxel_blocks(own, "reliability", base, stem, problems) + told + pictures["rsa"] + alike
+        blocks = told + blocks + voxel_blocks(own, "reliability", base, stem, problems) + pictures["rsa"] + alike
         alone = listed(own, "Notes") or ["No network was compared; these are the responses by themselves."]
-        return [Notes("", tuple(alone)), *blocks] if blocks else []
+        return [*([] if told else [Notes("", tuple(alone))]), *blocks] if blocks else []
     blocks = []
     for desc, title in _TITLES.items():
         part: list[Block] = []
