@@ -70,11 +70,23 @@ def test_regions_are_corrected_within_an_atlas_and_over_layers():
 )
 def test_every_voxel_is_tested_where_it_is_cheap_or_asked(voxels, asked, single, every):
     regions = np.ones((1, voxels), dtype=bool)
-    tested, voxelwise = which_voxels(
+    drawn, voxelwise = which_voxels(
         Ridge(), regions, n_items=1000, n_layers=1, permutations=1000, single=single, seed=0, asked=asked
     )
     assert voxelwise == every
-    assert tested.sum() == (voxels if every else MOST_TESTED)
+    assert drawn.sum() == (voxels if every else MOST_TESTED)
+
+
+def test_a_region_is_tested_by_its_own_draw_whatever_regions_it_overlaps():
+    regions = np.ones((2, 5000), dtype=bool)
+    regions[1, 40:] = False
+    options = {"n_items": 9, "n_layers": 1, "permutations": 9, "single": False, "seed": 0, "asked": False}
+    both, _ = which_voxels(Ridge(), regions, **options)
+    alone, _ = which_voxels(Ridge(), regions[:1], **options)
+    np.testing.assert_array_equal(both[0], alone[0])
+    assert both[0].sum() == MOST_TESTED
+    assert not both[0, :40].all()
+    np.testing.assert_array_equal(both[1], regions[1])
 
 
 def test_voxels_that_a_layer_predicts_are_found_and_others_are_not():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,20 @@ from bidsdnn.encoding.models import (
     said_of,
     taken_by,
 )
-from bidsdnn.encoding.significance import said_of_test, significance, which_voxels
+from bidsdnn.encoding.significance import Significance, said_of_test, significance, which_voxels
 from bidsdnn.encoding.stored import stored_columns
-from bidsdnn.encoding.tables import encoding_maps, fold_rows, region_rows
+from bidsdnn.encoding.tables import Named, encoding_maps, fold_rows, region_rows
 from bidsdnn.encoding.units import unit_scores
 from bidsdnn.errors import DataError
-from bidsdnn.folding import folding, items_for
+from bidsdnn.folding import Folding, folding, items_for
 from bidsdnn.geometry import FEWEST_STIMULI, Regions
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING, ceiling_of_items
-from bidsdnn.methods.grouped import Grouped, grouped
+from bidsdnn.methods.grouped import Grouped, grouped, repeated
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Group, Patterns
-from bidsdnn.result import Result
+from bidsdnn.result import Map, Result
 
 
 def encoding(
@@ -140,62 +141,45 @@ def encoding(
     )
     if ceiling is not None and averaged is not None:
         ceiling = ceiling_of_items(ceiling, averaged, y.items["n_repeats"].iloc[folded.tested])
-    responses = y.values
     named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
-    inside = np.array([columns for _, _, columns in named], dtype=bool).reshape(len(named), responses.shape[1])
     model = build_encoder(
         encoder, encoder_parameters or {},
         n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device, shuffle=not folded.series,
-        together=fitted_together(regions, len(responses.T)),
-    )  # fmt: skip
-    tested, every = which_voxels(
-        model, inside, n_items=len(y), n_layers=len(x.groups), permutations=permutations, single=folded.single,
-        seed=seed, asked=voxelwise,
+        together=fitted_together(regions, y.values.shape[1]),
     )  # fmt: skip
     keeping = Keeping(
         scratch, inner_splits, seed_for(seed, "encoding"), not folded.series,
         predictions=bool(bootstrap) or save_predictions, weights=save_weights,
+        groups=y.items["stimulus_id"].to_numpy(str),
     )  # fmt: skip
-    names = y.items["stimulus_id"].to_numpy(str) if identification else None
-    together = getattr(model, "joint", False)
-    per_stimulus = model if together else grouped(model, y.items["stimulus_id"].to_numpy(str))
-    fit = LayerFit(per_stimulus, responses, inside, folded.splits, folded.orders, tested, keeping.asked, names, scratch)
-    groups: Sequence[Group] = x.groups
-    layers: Sequence[Group]
-    scores: list[LayerScores]
-    atlases = [atlas for atlas, _, _ in named]
-    if together:
-        joint = fit_joint(groups, fit, map)
-        layers, groups, scores = (), joint.groups, joint.scores
-        found = joint_significance(joint, atlases, responses.shape[1])
-        maps = joint_maps(joint, found if every else None, ceiling, test=folded.test)
-        about, joined = about_joint(joint), said_of_joint(joint)
-    else:
-        layers, scores, about, joined = groups, map(fit, groups, label="encoding"), {}, ""
-        found = significance(scores, atlases, responses.shape[1])
-        maps = encoding_maps(groups, scores, found if every else None, ceiling, test=folded.test)
-    chosen = inner_folds_of(model)
-    nested = f", {inner_splits} folds within each training part for the {chosen}" if chosen else ""
+    fit, every = _layer_fit(
+        model, y, named, folded, keeping, n_layers=len(x.groups), seed=seed, voxelwise=voxelwise,
+        identification=identification,
+    )  # fmt: skip
+    fits = _fit_together if getattr(model, "joint", False) else _fit_each
+    found = fits(x.groups, fit, [atlas for atlas, _, _ in named], ceiling, map=map, test=folded.test, voxelwise=every)
     shared = compared(
-        layers, scores, y, folded.splits, named, units=resampled_units(y.items, purge), samples=bootstrap, seed=seed,
-        map=map, ceiling=ceiling, hierarchy=hierarchy,
+        found.layers, found.scores, y, folded.splits, named, units=resampled_units(y.items, purge), samples=bootstrap,
+        seed=seed, map=map, ceiling=ceiling, hierarchy=hierarchy,
     )  # fmt: skip
     if iterate and named:
         shared.tables[f"encoding{iterate}"] = unit_scores(x.groups, fit, named, iterate=iterate, map=map)
+    chosen = inner_folds_of(model)
+    nested = f", {inner_splits} folds within each training part for the {chosen}" if chosen else ""
     return Result(
         "encoding",
-        maps=(*maps, *shared.maps),
-        columns=stored_columns(layers, scores, y, predictions=save_predictions, weights=save_weights),
+        maps=(*found.maps, *shared.maps),
+        columns=stored_columns(found.layers, found.scores, y, predictions=save_predictions, weights=save_weights),
         tables={
-            "encoding": pd.DataFrame(region_rows(groups, scores, named, found, ceiling)),
-            "encodingfolds": pd.DataFrame(fold_rows(groups, scores, named)),
+            "encoding": pd.DataFrame(region_rows(found.groups, found.scores, named, found.tests, ceiling)),
+            "encodingfolds": pd.DataFrame(fold_rows(found.groups, found.scores, named)),
             **shared.tables,
-            **({} if together else identification_table(groups, scores, named)),
+            **(identification_table(found.groups, found.scores, named) if found.layers else {}),
         },
         sidecar={
             "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
-            f"{folded.method}{'' if per_stimulus is model else f' {summary(Grouped)}'} "
-            f"{said_of_test(model, folded, permutations, voxelwise=every)}{joined}{shared.methods}",
+            f"{folded.method}{'' if fit.model is model else f' {summary(Grouped)}'} "
+            f"{said_of_test(model, folded, permutations, voxelwise=every)}{found.said}{shared.methods}",
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Encoder": encoder,
             "EncoderFit": {
@@ -206,20 +190,9 @@ def encoding(
                 "Regions": {atlas: list(table) for atlas, table in regions.items()},
             },
             **shared.sidecar,
-            **about,
+            **found.about,
             "Features": {f"{group.network} {group.name}".strip(): taken_by(model, group) for group in x.groups},
-            "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
-            "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
-            "Ceiling": "square root of the reliability of the averaged responses; pearsonr_normalized is the ratio of "
-            f"a region's mean r to its mean ceiling, where that is at least {LOWEST_CEILING}",
-            "Test": f"{folded.test}, one-sided",
-            "Correction": "family-wise (p_fwe, pfwe) by the largest value of each permutation over all layers and all "
-            "voxels or regions of an atlas; false discovery rate (q) over the voxels of a layer, or the layers and "
-            "regions of an atlas",
-            "Permutations": permutations,
-            "NumberOfStimuli": int(y.items.get("stimulus", y.items["stimulus_id"]).nunique()),
-            "NumberOfItems": len(y),
-            "NumberOfVoxelsNotScored": int((~by_voxel(lambda one: np.isfinite(one).all(axis=0), responses)).sum()),
+            **_measures(y, folded, permutations),
             "References": [
                 "encoding",
                 *references_of(model, encoder),
@@ -233,3 +206,96 @@ def encoding(
             ],
         },
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """What all layers gave.
+
+    Parameters
+    ----------
+    layers : sequence of Group
+        Those that were fitted one by one; none if as one model.
+    groups : sequence of Group
+        What has a row in the tables.
+    scores : list of LayerScores
+        Of each group.
+    tests : Significance
+    maps : sequence of Map
+    about : mapping
+        Keys of the sidecar.
+    said : str
+        For the Methods.
+    """
+
+    layers: Sequence[Group]
+    groups: Sequence[Group]
+    scores: list[LayerScores]
+    tests: Significance
+    maps: Sequence[Map]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    said: str = ""
+
+
+def _layer_fit(
+    model: Any, y: Patterns, named: Named, folded: Folding, keeping: Keeping, *, n_layers: int, seed: int,
+    voxelwise: bool | None, identification: bool,
+) -> tuple[LayerFit, bool]:  # fmt: skip
+    """How each layer is fitted, and whether every voxel is tested."""
+    stimuli = y.items["stimulus_id"].to_numpy(str)
+    inside = np.array([columns for _, _, columns in named], dtype=bool).reshape(len(named), y.values.shape[1])
+    drawn, every = which_voxels(
+        model, inside, n_items=len(y), n_layers=n_layers, permutations=len(folded.orders), single=folded.single,
+        seed=seed, asked=voxelwise,
+    )  # fmt: skip
+    fit = LayerFit(
+        # A joint model averages within its folds, where it makes the inner products.
+        model if getattr(model, "joint", False) else grouped(model, stimuli),
+        y.values, inside, folded.splits, folded.orders, stimuli,
+        drawn=drawn, tested=None if every else drawn.any(axis=0), keeping=keeping.asked,
+        identification=identification, folder=keeping.folder,
+    )  # fmt: skip
+    return fit, every
+
+
+def _fit_together(
+    groups: Sequence[Group], fit: LayerFit, atlases: Sequence[str], ceiling: np.ndarray | None, *, map: ParallelMap,
+    test: str, voxelwise: bool,
+) -> _Fitted:  # fmt: skip
+    """All layers as one model."""
+    joint = fit_joint(groups, fit, map)
+    tests = joint_significance(joint, atlases, fit.responses.shape[1])
+    maps = joint_maps(joint, tests if voxelwise else None, ceiling, test=test)
+    averaged = f" {summary(Grouped)}" if repeated(fit.stimuli) else ""
+    return _Fitted((), joint.groups, joint.scores, tests, maps, about_joint(joint), f"{averaged}{said_of_joint(joint)}")
+
+
+def _fit_each(
+    groups: Sequence[Group], fit: LayerFit, atlases: Sequence[str], ceiling: np.ndarray | None, *, map: ParallelMap,
+    test: str, voxelwise: bool,
+) -> _Fitted:  # fmt: skip
+    """Each layer by itself."""
+    scores = map(fit, groups, label="encoding")
+    tests = significance(scores, atlases, fit.responses.shape[1])
+    return _Fitted(
+        groups, groups, scores, tests, encoding_maps(groups, scores, tests if voxelwise else None, ceiling, test=test)
+    )
+
+
+def _measures(y: Patterns, folded: Folding, permutations: int) -> dict[str, Any]:
+    """What the numbers are, how they were tested, and of how many items."""
+    unscored = ~by_voxel(lambda one: np.isfinite(one).all(axis=0), y.values)
+    return {
+        "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
+        "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
+        "Ceiling": "square root of the reliability of the averaged responses; pearsonr_normalized is the ratio of "
+        f"a region's mean r to its mean ceiling, where that is at least {LOWEST_CEILING}",
+        "Test": f"{folded.test}, one-sided",
+        "Correction": "family-wise (p_fwe, pfwe) by the largest value of each permutation over all layers and all "
+        "voxels or regions of an atlas; false discovery rate (q) over the voxels of a layer, or the layers and "
+        "regions of an atlas",
+        "Permutations": permutations,
+        "NumberOfStimuli": int(y.items.get("stimulus", y.items["stimulus_id"]).nunique()),
+        "NumberOfItems": len(y),
+        "NumberOfVoxelsNotScored": int(unscored.sum()),
+    }

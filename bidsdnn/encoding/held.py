@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bidsdnn.methods.grouped import Grouped, averaging, repeated
 from bidsdnn.methods.layer_choice import merged, on_one_scale
 from bidsdnn.methods.null import held_out
 from bidsdnn.methods.predict import Linear, Model, kfold
@@ -67,7 +68,25 @@ class Weights(NamedTuple):
     dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Averages:
+    """Means of some rows of a table, taken when a block of columns is asked for."""
+
+    values: Rows
+    share: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Means and columns."""
+        return len(self.share), self.values.shape[1]
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = key
+        found: np.ndarray = self.share[rows] @ self.values[:, columns]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Keeping:
     """How the predictions of each layer are kept, and what its choice in each training part rests on.
 
@@ -84,6 +103,8 @@ class Keeping:
         Whether held-out predictions are kept.
     weights : bool
         Whether the weights of a fit to all items are.
+    groups : ndarray, shape (n,), optional
+        Stimulus of each item; items of one are averaged in each training part, so that inner folds do not divide them.
     """
 
     folder: Path | None = None
@@ -92,6 +113,7 @@ class Keeping:
     shuffle: bool = True
     predictions: bool = True
     weights: bool = False
+    groups: np.ndarray | None = None
 
     @property
     def asked(self) -> Keeping | None:
@@ -113,7 +135,11 @@ class Keeping:
     def fitted(self, model: Model, x: Any, y: np.ndarray, *names: str) -> Weights:
         """Fit all items and keep the weights."""
         one = copy.deepcopy(model)
-        one.fit(x, y)
+        if self.groups is not None and repeated(self.groups):
+            share = averaging(self.groups)
+            one.fit(share @ x, share.astype(y.dtype) @ y)
+        else:
+            one.fit(x, y)
         alpha, intercept = dual(one, x)
         penalty = np.broadcast_to(np.asarray(getattr(one, "penalty_", np.nan), dtype=np.float64), intercept.shape)
         dtype = "float64" if _loses(alpha, x @ x.T) else "float32"
@@ -139,14 +165,18 @@ class Keeping:
         ndarray of float32, shape (G, n_voxels)
             A row for each of the `merged` folds.
         """
-        rows = []
+        rows, one = [], model.model if isinstance(model, Grouped) else model
         for train, _ in merged(splits):
-            inside = kfold(len(train), min(self.inner_splits, len(train)), seed=self.seed, shuffle=self.shuffle)
-            part = x[train] if isinstance(x, np.ndarray) else Rows(x, train)
-            rows.append(self._scores(model, part, Rows(y, train), inside))
+            part: Any = x[train] if isinstance(x, np.ndarray) else Rows(x, train)
+            targets: Any = Rows(y, train)
+            if self.groups is not None and repeated(self.groups[train]):
+                share = averaging(self.groups[train])
+                part, targets = share @ part[:, :], Averages(targets, share)
+            inside = kfold(len(part), min(self.inner_splits, len(part)), seed=self.seed, shuffle=self.shuffle)
+            rows.append(self._scores(one, part, targets, inside))
         return np.array(rows, dtype=np.float32)
 
-    def _scores(self, model: Model, x: Any, targets: Rows, inside: Sequence[Split]) -> np.ndarray:
+    def _scores(self, model: Model, x: Any, targets: Any, inside: Sequence[Split]) -> np.ndarray:
         if not isinstance(model, Linear):
             own, y = model.fixed() if hasattr(model, "fixed") else model, targets[:, :]
             few = own.drawn(x) if hasattr(own, "drawn") else x

@@ -22,6 +22,7 @@ from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import summary
 from bidsdnn.methods.bands import combine
 from bidsdnn.methods.ceiling import LOWEST_CEILING
+from bidsdnn.methods.grouped import averaged_products
 from bidsdnn.methods.models import BandedRidge
 from bidsdnn.methods.null import FEWEST_SCALED, Given, Products
 from bidsdnn.methods.product_measure import Sums, pearsonr_shares, r2_shares
@@ -66,6 +67,8 @@ class FoldFit:
     members : sequence of sequence of int
         Layers of each band.
     responses : ndarray, shape (n, V)
+    groups : ndarray, shape (n,)
+        Stimulus of each item; items of one are averaged in the training part, so that inner folds do not divide them.
     keep : bool
         Whether predictions are wanted as well.
     """
@@ -74,17 +77,20 @@ class FoldFit:
     grams: Sequence[np.ndarray]
     members: Sequence[Sequence[int]]
     responses: np.ndarray
+    groups: np.ndarray
     keep: bool = False
 
     def __call__(self, split: Split) -> tuple[Sums, np.ndarray | None]:
         """Fit the training part; sums over the held-out part, and what is predicted of it."""
         train, test = split
         products = combine(self.grams, self.members, train)
-        inside = products[:, train[:, None], train]
-        fitted = copy.deepcopy(self.model).fit_grams(inside, self.responses[train])
+        inside, outside, share = averaged_products(products, self.groups, train, test)
+        learned = self.responses[train]
+        learned = learned if share is None else share.astype(learned.dtype) @ learned
+        fitted = copy.deepcopy(self.model).fit_grams(inside, learned)
         predicted = np.empty((len(test), self.responses.shape[1])) if self.keep else None
         few, found = len(test) < FEWEST_SCALED, []
-        for targets, parts in fitted.split_grams(products[:, test[:, None], train]):
+        for targets, parts in fitted.split_grams(outside):
             mean = fitted.intercept_[targets]
             spread = _fitted_spread(fitted, inside, targets) if few else None
             found.append(Sums.of(parts, self.responses[test, targets] - mean, spread=spread))
@@ -140,7 +146,7 @@ def fit_joint(groups: Sequence[Group], fit: LayerFit, map: ParallelMap) -> Joint
     bands = bands_of(groups, model.bands, key=KEY)
     grams = map(_gram, groups, label="inner products")
     members, single = list(bands.members.values()), len(fit.splits) == 1
-    found = map(FoldFit(model, grams, members, fit.responses, keep=single), fit.splits, label="encoding")
+    found = map(FoldFit(model, grams, members, fit.responses, fit.stimuli, keep=single), fit.splits, label="encoding")
     folds = [sums for sums, _ in found]
     rows = np.concatenate([test for _, test in fit.splits])
     spread = _spread(fit.responses, rows)

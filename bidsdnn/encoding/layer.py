@@ -47,12 +47,16 @@ class LayerFit:
         Together they hold out every item once, or there is one.
     orders : ndarray of int, shape (permutations, n)
         Relabellings.
-    tested : ndarray of bool, shape (V,)
-        Voxels whose r is tested, and from which the tested means of regions are taken.
+    stimuli : ndarray of str, shape (n,)
+        Stimulus of each item.
+    drawn : ndarray of bool, shape (R, V), optional
+        Voxels whose mean r a region's test takes; all of the region, if not given.
+    tested : ndarray of bool, shape (V,), optional
+        Voxels whose r is tested; all, if not given.
     keeping : Keeping, optional
         What is kept for the comparison of layers and for later.
-    ids : ndarray of str, shape (n,), optional
-        Stimulus of each item, if stimuli are to be identified.
+    identification : bool
+        Whether stimuli are to be identified.
     folder : Path, optional
         Of scratch files, for predictions that are too many for memory.
     """
@@ -62,9 +66,11 @@ class LayerFit:
     regions: np.ndarray
     splits: Sequence[Split]
     orders: np.ndarray
-    tested: np.ndarray
+    stimuli: np.ndarray
+    drawn: np.ndarray | None = None
+    tested: np.ndarray | None = None
     keeping: Keeping | None = None
-    ids: np.ndarray | None = None
+    identification: bool = False
     folder: Path | None = None
 
     def __call__(self, group: Group) -> LayerScores:
@@ -91,10 +97,10 @@ class LayerFit:
         self, scores: LayerScores, group: Group, features: Any, predicted: np.ndarray, scale: np.ndarray | None = None
     ) -> LayerScores:
         """Scores with what the comparison of layers needs, and the weights, if these are asked for."""
-        if self.ids is not None:
+        if self.identification:
             found = identified(
                 self.model, features, predicted, self.responses, regions=self.regions, splits=self.splits,
-                orders=self.orders, ids=self.ids,
+                orders=self.orders, ids=self.stimuli,
             )  # fmt: skip
             scores = scores._replace(identified=found)
         if self.keeping is None:
@@ -119,4 +125,5 @@ class LayerFit:
 
     def null(self, score: Any, measured: np.ndarray, orders: np.ndarray) -> Null:
         """Compare the scores of relabelled responses with the observed ones."""
-        return null(score, measured, self.regions, orders, columns=self.tested)
+        drawn = self.regions if self.drawn is None else self.drawn
+        return null(score, measured, drawn, orders, columns=self.tested)

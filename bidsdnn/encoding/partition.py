@@ -18,6 +18,7 @@ from bidsdnn.folding import folding, is_series, items_for
 from bidsdnn.geometry import FEWEST_STIMULI, Regions
 from bidsdnn.lookup import summary
 from bidsdnn.methods.bands import combine
+from bidsdnn.methods.grouped import Grouped, averaged_products, repeated
 from bidsdnn.methods.models import BandedRidge
 from bidsdnn.methods.reduce import blocks
 from bidsdnn.methods.scores import Split, varies
@@ -59,6 +60,8 @@ class SubsetFit:
     responses : ndarray, shape (n, V)
     inside : ndarray, shape (V, R)
         What a voxel counts in each region: one over the region's voxels and the voxel's squared errors of the mean.
+    groups : ndarray, shape (n,)
+        Stimulus of each item; items of one are averaged in the training part, so that inner folds do not divide them.
     """
 
     model: BandedRidge
@@ -66,14 +69,18 @@ class SubsetFit:
     members: Sequence[Sequence[int]]
     responses: np.ndarray
     inside: np.ndarray
+    groups: np.ndarray
 
     def __call__(self, task: tuple[Subset, Split]) -> tuple[np.ndarray, np.ndarray]:
         """Squared errors, summed over the held-out part, (V,); and of each item, over regions, (m, R)."""
         subset, (train, test) = task
         products = combine(self.grams, [self.members[space] for space in subset], train)
-        fitted = copy.deepcopy(self.model).fit_grams(products[:, train[:, None], train], self.responses[train])
+        inside, outside, share = averaged_products(products, self.groups, train, test)
+        learned = self.responses[train]
+        learned = learned if share is None else share.astype(learned.dtype) @ learned
+        fitted = copy.deepcopy(self.model).fit_grams(inside, learned)
         whole, each = np.empty(self.responses.shape[1]), np.zeros((len(test), self.inside.shape[1]))
-        for targets, pieces in fitted.split_grams(products[:, test[:, None], train]):
+        for targets, pieces in fitted.split_grams(outside):
             wrong = (self.responses[test, targets] - fitted.intercept_[targets] - pieces.sum(axis=0)) ** 2
             whole[targets] = wrong.sum(axis=0)
             each += wrong @ self.inside[targets]
@@ -163,7 +170,7 @@ def variance_partition(
         shuffle=not folded.series,
     )  # fmt: skip
     named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
-    scores = _Scores.of(x.match(y).groups, y.values, named, folded.splits, found, model, map)
+    scores = _Scores.of(x.match(y).groups, y, named, folded.splits, found, model, map)
     units = _units(y.items, purge).iloc[scores.rows].tolist()
     drawn = bootstrap_r2(scores.errors, scores.baseline, units, samples=permutations, seed=seed_for(seed, "bootstrap"))
     return _result(found, scores, named, drawn, folded=folded, inner_splits=inner_splits, y=y)
@@ -193,11 +200,11 @@ class _Scores:
 
     @classmethod
     def of(
-        cls, groups: Sequence[Group], responses: np.ndarray, named: Named, splits: Sequence[Split], spaces: Bands,
+        cls, groups: Sequence[Group], brain: Patterns, named: Named, splits: Sequence[Split], spaces: Bands,
         model: BandedRidge, map: ParallelMap,
     ) -> _Scores:  # fmt: skip
         """Fit every subset in every fold."""
-        rows = np.concatenate([test for _, test in splits])
+        rows, responses = np.concatenate([test for _, test in splits]), brain.values
         usable = np.flatnonzero(np.isfinite(responses).all(axis=0) & varies(responses[rows]))
         y = np.ascontiguousarray(responses[:, usable])
         total = _mean_errors(y, splits, np.ones((len(usable), 0)))[0]
@@ -205,7 +212,10 @@ class _Scores:
         inside /= np.maximum(inside.sum(axis=0), 1) * total[:, None]
         baseline = _mean_errors(y, splits, inside)[1]
         models = subsets(len(spaces.members))
-        fit = SubsetFit(model, map(_gram, groups, label="inner products"), list(spaces.members.values()), y, inside)
+        fit = SubsetFit(
+            model, map(_gram, groups, label="inner products"), list(spaces.members.values()), y, inside,
+            brain.items["stimulus_id"].to_numpy(str),
+        )  # fmt: skip
         tasks = [(subset, split) for subset in models for split in splits]
         made = iter(map(fit, tasks, label="variance partition"))
         voxels, errors = {}, []
@@ -231,6 +241,7 @@ def _result(
         for row in _rows(part, names, named, maps[_title(part, names)], combined(part, samples), spaces.network)
     ]
     shared = "" if len(names) <= MOST_SPACES else f" Of {len(names)} spaces, what several share was not computed."
+    averaged = f" {summary(Grouped)}" if repeated(y.items["stimulus_id"]) else ""
     about = {"Layers": list(maps), "Model": spaces.network, "VolumeAxis": "part", "NullDistribution": "none"}
     said = "Cross-validated R2 of each voxel: of all spaces, each alone, unique to each, and shared"
     nested = f", {inner_splits} folds within each training part for weights and penalties"
@@ -240,7 +251,7 @@ def _result(
         tables={"variancepartition": pd.DataFrame(rows)},
         sidecar={
             "Methods": f"{summary(variance_partition)} {summary(parts_of)} {summary(BandedRidge)} "
-            f"{summary(bootstrap_r2)}{shared} Cross-validation: {folded.said}{nested}.{folded.method}",
+            f"{summary(bootstrap_r2)}{shared}{averaged} Cross-validation: {folded.said}{nested}.{folded.method}",
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Spaces": {name: list(layers) for name, layers in spaces.layers.items()},
             "Measure": "R2 of held-out predictions, one minus their squared error over that of the training part's "

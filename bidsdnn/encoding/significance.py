@@ -46,23 +46,23 @@ def which_voxels(
 
     Returns
     -------
-    tested : ndarray of bool, shape (V,)
-        All voxels; or those of regions, of which each of more than `MOST_TESTED` gives so many, drawn without looking
-        at their values.
+    drawn : ndarray of bool, shape (R, V)
+        Voxels that each region is tested by: all of its own; or, where not every voxel is tested, of more than
+        `MOST_TESTED` so many, drawn without looking at their values.
     voxelwise : bool
-        Whether these are all.
+        Whether every voxel is tested; else those that are drawn for some region.
     """
     n_voxels = regions.shape[1]
     work = float(n_voxels) * n_layers * permutations * n_items * (1 if single else n_items)
     cheap = n_voxels <= MOST_TESTED or ((single or isinstance(model, Linear)) and work <= MOST_WORK)
     if cheap if asked is None else asked:
-        return np.ones(n_voxels, dtype=bool), True
-    tested = np.zeros(n_voxels, dtype=bool)
-    for region in regions:
-        inside = np.flatnonzero(region)
-        rng = np.random.default_rng(seed_for(seed, "tested voxels"))
-        tested[inside if len(inside) <= MOST_TESTED else rng.choice(inside, MOST_TESTED, replace=False)] = True
-    return tested, bool(tested.all())
+        return regions, True
+    drawn = regions.copy()
+    for one in drawn:
+        inside = np.flatnonzero(one)
+        if len(inside) > MOST_TESTED:
+            one[np.random.default_rng(seed_for(seed, "tested voxels")).permutation(inside)[MOST_TESTED:]] = False
+    return drawn, bool(drawn.any(axis=0).all())
 
 
 @dataclass(frozen=True, eq=False)

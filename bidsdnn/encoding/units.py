@@ -108,8 +108,10 @@ def unit_scores(
         If a layer's shape is not known.
     """
     inside = fit.regions.any(axis=0)
+    drawn, tested = (None if one is None else one[..., inside] for one in (fit.drawn, fit.tested))
     own = replace(
-        fit, responses=fit.responses[:, inside], regions=fit.regions[:, inside], tested=fit.tested[inside], keeping=None
-    )
+        fit, responses=fit.responses[:, inside], regions=fit.regions[:, inside], drawn=drawn, tested=tested,
+        keeping=None, identification=False,
+    )  # fmt: skip
     asked = UnitFits(iterate, own, [(atlas, name) for atlas, name, _ in named])
     return pd.concat(map(asked, groups, label=f"encoding by {iterate}"), ignore_index=True)

@@ -61,9 +61,7 @@ class Grouped:
         x, y = np.asarray(X), np.asarray(Y)
         predicted = np.full(y.shape, np.nan, dtype=np.result_type(y.dtype, np.float32))
         for train, test in splits:
-            _, code, counts = np.unique(self.groups[train], return_inverse=True, return_counts=True)
-            share = np.zeros((len(counts), len(train)), dtype=y.dtype)
-            share[code, np.arange(len(train))] = 1 / counts[code]
+            share = averaging(self.groups[train]).astype(y.dtype)
             fitted = copy.deepcopy(self.model)
             fitted.fit(share.astype(x.dtype) @ x[train], share @ y[train])
             predicted[test] = fitted.predict(x[test])
@@ -76,6 +74,55 @@ class GroupedLinear(Grouped):
     def operator(self, X: ArrayLike, splits: Sequence[Split]) -> Any:
         """The model's own, over items: at a penalty that is fixed nothing is chosen within the training part."""
         return self.model.operator(X, splits)
+
+
+def averaging(groups: ArrayLike) -> Float:
+    """The matrix whose product with a table is the mean of the rows of each group.
+
+    Parameters
+    ----------
+    groups : array-like, shape (n,)
+        Of each row.
+
+    Returns
+    -------
+    array, shape (n_groups, n)
+        Groups in sorted order.
+    """
+    _, code, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    share = np.zeros((len(counts), len(code)))
+    share[code, np.arange(len(code))] = 1 / counts[code]
+    return share
+
+
+def repeated(groups: ArrayLike) -> bool:
+    """Whether some group has several rows."""
+    return len(np.unique(np.asarray(groups))) < len(np.asarray(groups))
+
+
+def averaged_products(
+    products: Float, groups: ArrayLike, train: NDArray[np.intp], test: NDArray[np.intp]
+) -> tuple[Float, Float, Float | None]:
+    """Inner products of training rows, and of held-out with training rows, these averaged over the rows of each group.
+
+    Parameters
+    ----------
+    products : array, shape (bands, n, n)
+    groups : array-like, shape (n,)
+    train, test : array of int
+
+    Returns
+    -------
+    inside : array, shape (bands, m, m)
+    outside : array, shape (bands, test, m)
+    share : array, shape (m, train), or None
+        What the targets of training are multiplied with; None where no group has several rows.
+    """
+    inside, outside = products[:, train[:, None], train], products[:, test[:, None], train]
+    if not repeated(np.asarray(groups)[train]):
+        return inside, outside, None
+    share = averaging(np.asarray(groups)[train])
+    return share @ inside @ share.T, outside @ share.T, share
 
 
 def grouped(model: Any, groups: ArrayLike) -> Any:
@@ -91,6 +138,6 @@ def grouped(model: Any, groups: ArrayLike) -> Any:
     object with ``fit`` and ``predict``
     """
     _, code = np.unique(np.asarray(groups), return_inverse=True)
-    if len(code) == code.max() + 1 or hasattr(model, "cross_predict"):
+    if not repeated(groups) or hasattr(model, "cross_predict"):
         return model
     return (GroupedLinear if isinstance(model, Linear) else Grouped)(model, code)
