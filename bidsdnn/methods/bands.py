@@ -1,7 +1,8 @@
 """Ridge from the inner products of bands of features: centred, weighted, and whole paths of penalties at once.
 
-The one idea: the hat matrix of all rows says what a fit without some of them predicts, so that one decomposition of the
-weighted inner products serves every fold.
+The one idea: for one fold and penalty, a single matrix turns targets into their held-out errors. It is made once for
+all targets by a Cholesky decomposition, which is cheap beside eigenvectors, and meets them in products that stay in the
+cache until they are summed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from bidsdnn.methods.scores import Split
 Float = NDArray[np.float64]
 
 TARGETS = 4096
-"""Targets scored at a time."""
+"""Targets predicted at a time."""
+_ENTRIES = 1_000_000
+"""Held-out errors made by one product, few enough to stay in the cache while they are summed."""
+_STEEPEST = 1e4
+"""Largest condition number at which single precision loses less than bfloat16 products do."""
 _RANK = 1e-10
 """Directions whose eigenvalue is at most this share of the largest are rounding, as in `rotation`."""
 
@@ -89,6 +94,19 @@ def rank_of(values: torch.Tensor) -> int:
     return int((values > _RANK * values[-1].clamp(min=0)).sum())
 
 
+def rank_within(centred: torch.Tensor) -> int:
+    """How many eigenvalues of centred inner products are not rounding: `rank_of`, without them where none is.
+
+    Lifted off zero in the direction of the mean and lowered by what counts as rounding, inner products of full rank
+    still have a Cholesky decomposition, at a tenth of the price. Their norm is no less than the largest eigenvalue.
+    """
+    n, norm = len(centred), float(torch.linalg.vector_norm(centred))
+    lowered = centred + norm / n
+    lowered.diagonal().sub_(_RANK * norm)
+    _, failed = torch.linalg.cholesky_ex(lowered)
+    return rank_of(torch.linalg.eigvalsh(centred)) if failed else n - 1
+
+
 def unit_of(centred: torch.Tensor, rank: int) -> float:
     """Mean non-zero eigenvalue, the unit of a relative penalty, as `Spectrum.mean_eigenvalue`."""
     trace = float(centred.diagonal().sum())
@@ -112,39 +130,63 @@ def path_errors(
 ) -> tuple[torch.Tensor, int]:
     """Squared error of each penalty for each target over the held-out rows, (penalties, V), and the rank.
 
-    ``spans`` says which targets meet which penalties of the grid; the errors of all else are infinite.
-
-    With the hat matrix H of all rows (intercept included), a fit without the rows t predicts them as
-    (I - H_tt)^-1 H_t,rest y_rest: exact for any penalty, so that each fold keeps its own unit of the penalty.
+    ``y`` holds a target a row, (V, n), in the precision that products are taken in. ``spans`` says which targets meet
+    which penalties of the grid; the errors of all else are infinite, as are those of a penalty that rounding swallows.
     """
-    values, vectors = torch.linalg.eigh(centred)
-    rank = rank_of(values)
-    values, vectors = values[len(values) - rank :], vectors[:, len(values) - rank :]
-    errors = torch.full((len(grid), y.shape[1]), torch.inf, dtype=torch.float64, device=y.device)
+    rank = rank_within(centred) if relative else 0
+    errors = torch.full((len(grid), len(y)), torch.inf, dtype=torch.float64, device=y.device)
     for targets, steps in spans:
         errors[steps.start : steps.stop, targets] = 0
     wanted = sorted({step for _, steps in spans for step in steps})
+    summed = torch.promote_types(y.dtype, torch.float32)
     for train, test in folds:
-        inside, outside = (torch.from_numpy(index).to(y.device) for index in (train, test))
-        # Once centred, the rows that are left have one rank less than rows at most.
-        rest = centre(centred[inside][:, inside][None])[0][0]
-        unit = unit_of(rest, min(rank, len(train) - 1)) if relative else 1.0
-        paths = {i: _path(values, vectors, inside, outside, float(grid[i]) * unit).to(y.dtype) for i in wanted}
+        fold = _Fold(centred, *(torch.from_numpy(index).to(y.device) for index in (train, test)))
+        unit = fold.unit(rank) if relative else 1.0
+        made = {step: fold.wrong(float(grid[step]) * unit, y.dtype) for step in wanted}
         for span, steps in spans:
-            for part in blocks(span.stop - span.start, TARGETS):
+            maps = torch.cat([made[step] for step in steps]).T
+            for part in blocks(span.stop - span.start, max(1, _ENTRIES // maps.shape[1])):
                 targets = slice(span.start + part.start, span.start + part.stop)
-                learned, measured = y[inside, targets], y[outside, targets]
-                for i in steps:
-                    wrong = torch.addmm(measured, paths[i], learned, alpha=-1)
-                    errors[i, targets] += torch.linalg.vector_norm(wrong, dim=0).double().square_()
-    return errors, rank
+                wrong = (y[targets] @ maps).unflatten(1, (len(steps), len(test)))
+                norms = torch.linalg.vector_norm(wrong, dim=2, dtype=summed).double()
+                errors[steps.start : steps.stop, targets] += norms.square_().T
+    return errors.nan_to_num(torch.inf), rank
 
 
-def _path(
-    values: torch.Tensor, vectors: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor, penalty: float
-) -> torch.Tensor:
-    """The matrix that predicts the rows left out from the others, (outside, inside)."""
-    shrunk = vectors[outside] * (values / (values + penalty))
-    n = len(vectors)
-    rest, own = shrunk @ vectors[inside].T + 1 / n, shrunk @ vectors[outside].T + 1 / n
-    return torch.linalg.solve(torch.eye(len(outside), dtype=own.dtype, device=own.device) - own, rest)
+class _Fold:
+    """Centred inner products of all rows, split into rows that are fitted and rows that are left out."""
+
+    def __init__(self, centred: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> None:
+        self.inside, self.outside, self.n = inside, outside, len(centred)
+        rows = centred[inside]
+        self.rest = rows[:, inside]
+        # What the system is solved for: the rows left out and, for the intercept, ones.
+        self.right = torch.cat([rows[:, outside], rows.new_ones(len(inside), 1)], dim=1)
+        self.size = float(torch.linalg.vector_norm(self.rest))
+
+    def unit(self, rank: int) -> float:
+        """The unit of a relative penalty; less their own mean, the rows have one rank less than rows at most."""
+        trace = float(self.rest.diagonal().sum() - self.rest.mean() * len(self.rest))
+        fewer = min(rank, len(self.inside) - 1)
+        return trace / fewer if fewer and trace > 0 else 1.0
+
+    def wrong(self, penalty: float, dtype: torch.dtype) -> torch.Tensor:
+        """The matrix that turns a target into the errors of the rows left out, (outside, n).
+
+        With A = K + a I of the rows that are fitted, k their products with a row left out and b the intercept, that
+        row's prediction is k'A^-1 (y - b) + b, where b = 1'A^-1 y / 1'A^-1 1 makes the dual coefficients sum to zero.
+        """
+        rough = dtype == torch.bfloat16 and self.size < _STEEPEST * penalty
+        solved_in = torch.float32 if rough else torch.float64
+        shifted = self.rest.to(solved_in, copy=True)
+        shifted.diagonal().add_(penalty)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        result = torch.zeros(len(self.outside), self.n, dtype=dtype, device=factor.device)
+        if failed:
+            return result.fill_(torch.nan)
+        solved = torch.cholesky_solve(self.right.to(solved_in), factor).T
+        path, ones = solved[:-1], solved[-1]
+        path = torch.addr(path, 1 - path.sum(dim=1), ones / ones.sum())
+        result[:, self.inside] = path.to(dtype)
+        result[torch.arange(len(self.outside), device=result.device), self.outside] = -1
+        return result

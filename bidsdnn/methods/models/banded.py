@@ -1,8 +1,8 @@
 """Banded ridge: one penalty for each band of features and each target, from the bands' inner products alone.
 
 The one idea: with band weights that sum to one, the bands' stimuli x stimuli inner products add up to those of a single
-ridge. One decomposition of the sum gives its whole path of penalties, and, by removing rows in closed form, every inner
-fold's; targets share all of that, so that a candidate costs matrix products.
+ridge. What it predicts of an inner fold's rows at a penalty is one matrix times the targets, which share it, so that a
+candidate costs matrix products.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from bidsdnn.methods.bands import (
     lengths,
     mixed,
     path_errors,
-    rank_of,
+    rank_within,
     recentre,
     solve,
     unit_of,
 )
 from bidsdnn.methods.predict import kfold
+from bidsdnn.methods.products import comparing_dtype
 from bidsdnn.methods.reduce import blocks, float64_device
 from bidsdnn.methods.scores import Split
 
@@ -147,7 +148,7 @@ class BandedRidge(BaseEstimator):
         grams : array-like, shape (n_bands, n, n)
             Not centred; that is done here and in every inner fold.
         Y : array-like, shape (n, V)
-            Candidates are compared in float32 where targets are, and the fit is in float64.
+            Candidates are compared in float32, or bfloat16 (`comparing_dtype`), where targets are; the fit is in float64.
 
         Raises
         ------
@@ -258,7 +259,7 @@ class BandedRidge(BaseEstimator):
             centred, means = centre(torch.from_numpy(products[:, train[:, None], train]))
             scale = lengths(centred)[:, None, None]
             inside = mixed(centred / scale, alike)
-            unit = unit_of(inside, rank_of(torch.linalg.eigvalsh(inside)))
+            unit = unit_of(inside, rank_within(inside))
             inverse = solve(inside, torch.eye(len(train), dtype=torch.float64), penalty * unit)
             new = recentre(torch.from_numpy(products[:, test[:, None], train]), means)
             operator[np.ix_(test, train)] = 1 / len(train) + (mixed(new / scale, alike) @ inverse).numpy()
@@ -292,16 +293,16 @@ class BandedRidge(BaseEstimator):
     ) -> tuple[NDArray[np.intp], list[int]]:
         """The candidate of least squared error, counted over weights and then penalties, and ranks by weights."""
         if len(weights) * len(grid) == 1:
-            rank = rank_of(torch.linalg.eigvalsh(mixed(grams, weights[0])))
-            return np.zeros(y.shape[1], dtype=np.intp), [rank]
+            return np.zeros(y.shape[1], dtype=np.intp), [rank_within(mixed(grams, weights[0]))]
         folds = kfold(len(y), self.n_splits, seed=self.seed, shuffle=self.shuffle)
         best = torch.full((y.shape[1],), torch.inf, dtype=torch.float64, device=y.device)
         chosen, ranks = torch.zeros(y.shape[1], dtype=torch.int64, device=y.device), []
         everywhere = torch.arange(y.shape[1], device=y.device), [(slice(0, y.shape[1]), range(len(grid)))]
+        rows = y.T.to(comparing_dtype(y.dtype, y.device, len(y))).contiguous()
         for number, g in enumerate(weights):
             wide = self.reach is None or number == 0 or (g > 0).sum() == 1
             order, spans = everywhere if wide else _near(chosen % len(grid), len(grid), int(self.reach or 0))
-            some = y if wide else y[:, order]
+            some = rows if wide else rows[order]
             errors, rank = path_errors(mixed(grams, g), some, folds, grid, spans, relative=self.relative)
             ranks.append(rank)
             least, which = errors.min(dim=0)
