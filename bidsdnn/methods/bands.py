@@ -1,8 +1,7 @@
 """Ridge from the inner products of bands of features: centred, weighted, and whole paths of penalties at once.
 
-The one idea: for one fold and penalty, a single matrix turns targets into their held-out errors. It is made once for
-all targets by a Cholesky decomposition, which is cheap beside eigenvectors, and meets them in products that stay in the
-cache until they are summed.
+The one idea: eigenvectors of all rows turn a fold's held-out errors, at any penalty, into a system of the size of what
+is left out. Targets are rotated once for all folds and penalties, and errors are summed while they are in the cache.
 """
 
 from __future__ import annotations
@@ -94,19 +93,6 @@ def rank_of(values: torch.Tensor) -> int:
     return int((values > _RANK * values[-1].clamp(min=0)).sum())
 
 
-def rank_within(centred: torch.Tensor) -> int:
-    """How many eigenvalues of centred inner products are not rounding: `rank_of`, without them where none is.
-
-    Lifted off zero in the direction of the mean and lowered by what counts as rounding, inner products of full rank
-    still have a Cholesky decomposition, at a tenth of the price. Their norm is no less than the largest eigenvalue.
-    """
-    n, norm = len(centred), float(torch.linalg.vector_norm(centred))
-    lowered = centred + norm / n
-    lowered.diagonal().sub_(_RANK * norm)
-    _, failed = torch.linalg.cholesky_ex(lowered)
-    return rank_of(torch.linalg.eigvalsh(centred)) if failed else n - 1
-
-
 def unit_of(centred: torch.Tensor, rank: int) -> float:
     """Mean non-zero eigenvalue, the unit of a relative penalty, as `Spectrum.mean_eigenvalue`."""
     trace = float(centred.diagonal().sum())
@@ -130,63 +116,51 @@ def path_errors(
 ) -> tuple[torch.Tensor, int]:
     """Squared error of each penalty for each target over the held-out rows, (penalties, V), and the rank.
 
-    ``y`` holds a target a row, (V, n), in the precision that products are taken in. ``spans`` says which targets meet
-    which penalties of the grid; the errors of all else are infinite, as are those of a penalty that rounding swallows.
+    ``y`` holds a target a row, (V, n), less its mean, in the precision that products are taken in. ``spans`` says which
+    targets meet which penalties of the grid; the errors of all else are infinite, as where rounding swallows a penalty.
     """
-    rank = rank_within(centred) if relative else 0
+    values, vectors = torch.linalg.eigh(centred)
+    rank = rank_of(values)
+    values, size = values.clamp(min=0), float(torch.linalg.vector_norm(values))
+    rotated = y @ vectors.to(y.dtype)
     errors = torch.full((len(grid), len(y)), torch.inf, dtype=torch.float64, device=y.device)
     for targets, steps in spans:
         errors[steps.start : steps.stop, targets] = 0
     wanted = sorted({step for _, steps in spans for step in steps})
-    summed = torch.promote_types(y.dtype, torch.float32)
     for train, test in folds:
-        fold = _Fold(centred, *(torch.from_numpy(index).to(y.device) for index in (train, test)))
-        unit = fold.unit(rank) if relative else 1.0
-        made = {step: fold.wrong(float(grid[step]) * unit, y.dtype) for step in wanted}
+        out = torch.from_numpy(test).to(y.device)
+        unit = _unit_without(centred, out, min(rank, len(train) - 1)) if relative else 1.0
+        made = {}
+        for step in wanted:
+            penalty = float(grid[step]) * unit
+            rough = y.dtype == torch.bfloat16 and size < _STEEPEST * penalty
+            solved_in = torch.float32 if rough else torch.float64
+            left = penalty / (values + penalty)
+            made[step] = _left_out(vectors[out].to(solved_in), left.to(solved_in)).to(y.dtype)
         for span, steps in spans:
             maps = torch.cat([made[step] for step in steps]).T
             for part in blocks(span.stop - span.start, max(1, _ENTRIES // maps.shape[1])):
                 targets = slice(span.start + part.start, span.start + part.stop)
-                wrong = (y[targets] @ maps).unflatten(1, (len(steps), len(test)))
-                norms = torch.linalg.vector_norm(wrong, dim=2, dtype=summed).double()
-                errors[steps.start : steps.stop, targets] += norms.square_().T
+                wrong = (rotated[targets] @ maps).unflatten(1, (len(steps), len(test)))
+                norms = torch.linalg.vector_norm(wrong, dim=2, dtype=torch.promote_types(y.dtype, torch.float32))
+                errors[steps.start : steps.stop, targets] += norms.double().square_().T
     return errors.nan_to_num(torch.inf), rank
 
 
-class _Fold:
-    """Centred inner products of all rows, split into rows that are fitted and rows that are left out."""
+def _left_out(rows: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    """What turns a rotated target into the errors of rows left out, (rows, n), from their eigenvectors' entries.
 
-    def __init__(self, centred: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> None:
-        self.inside, self.outside, self.n = inside, outside, len(centred)
-        rows = centred[inside]
-        self.rest = rows[:, inside]
-        # What the system is solved for: the rows left out and, for the intercept, ones.
-        self.right = torch.cat([rows[:, outside], rows.new_ones(len(inside), 1)], dim=1)
-        self.size = float(torch.linalg.vector_norm(self.rest))
+    The residuals' matrix of all rows is R = U diag(left) U' - 1/n, where ``left`` = a / (values + a) and 1/n is the
+    intercept's. Without the rows k, their errors are R_kk^-1 (R y)_k (Cook and Weisberg, 1982, Residuals and Influence
+    in Regression, section 2.2, for one row), for any penalty. Targets less their mean need no intercept in (R y)_k.
+    """
+    weighted = rows * left
+    factor, failed = torch.linalg.cholesky_ex(weighted @ rows.T - 1 / rows.shape[1])
+    return torch.full_like(rows, torch.nan) if failed else torch.cholesky_solve(weighted, factor)
 
-    def unit(self, rank: int) -> float:
-        """The unit of a relative penalty; less their own mean, the rows have one rank less than rows at most."""
-        trace = float(self.rest.diagonal().sum() - self.rest.mean() * len(self.rest))
-        fewer = min(rank, len(self.inside) - 1)
-        return trace / fewer if fewer and trace > 0 else 1.0
 
-    def wrong(self, penalty: float, dtype: torch.dtype) -> torch.Tensor:
-        """The matrix that turns a target into the errors of the rows left out, (outside, n).
-
-        With A = K + a I of the rows that are fitted, k their products with a row left out and b the intercept, that
-        row's prediction is k'A^-1 (y - b) + b, where b = 1'A^-1 y / 1'A^-1 1 makes the dual coefficients sum to zero.
-        """
-        rough = dtype == torch.bfloat16 and self.size < _STEEPEST * penalty
-        solved_in = torch.float32 if rough else torch.float64
-        shifted = self.rest.to(solved_in, copy=True)
-        shifted.diagonal().add_(penalty)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-        result = torch.zeros(len(self.outside), self.n, dtype=dtype, device=factor.device)
-        if failed:
-            return result.fill_(torch.nan)
-        solved = torch.cholesky_solve(self.right.to(solved_in), factor).T
-        path, ones = solved[:-1], solved[-1]
-        path = torch.addr(path, 1 - path.sum(dim=1), ones / ones.sum())
-        result[:, self.inside] = path.to(dtype)
-        result[torch.arange(len(self.outside), device=result.device), self.outside] = -1
-        return result
+def _unit_without(centred: torch.Tensor, out: torch.Tensor, rank: int) -> float:
+    """`unit_of` the rows that are not left out, once these are centred; K 1 = 0 makes their sum that of the others."""
+    own = centred[out][:, out]
+    trace = float(centred.diagonal().sum() - own.diagonal().sum() - own.sum() / (len(centred) - len(out)))
+    return trace / rank if rank and trace > 0 else 1.0

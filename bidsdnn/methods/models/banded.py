@@ -1,8 +1,8 @@
 """Banded ridge: one penalty for each band of features and each target, from the bands' inner products alone.
 
 The one idea: with band weights that sum to one, the bands' stimuli x stimuli inner products add up to those of a single
-ridge. What it predicts of an inner fold's rows at a penalty is one matrix times the targets, which share it, so that a
-candidate costs matrix products.
+ridge. One decomposition of the sum gives its whole path of penalties, and, by removing rows in closed form, every inner
+fold's; targets share all of that, so that a candidate costs matrix products.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bidsdnn.methods.bands import (
     lengths,
     mixed,
     path_errors,
-    rank_within,
+    rank_of,
     recentre,
     solve,
     unit_of,
@@ -259,7 +259,7 @@ class BandedRidge(BaseEstimator):
             centred, means = centre(torch.from_numpy(products[:, train[:, None], train]))
             scale = lengths(centred)[:, None, None]
             inside = mixed(centred / scale, alike)
-            unit = unit_of(inside, rank_within(inside))
+            unit = unit_of(inside, rank_of(torch.linalg.eigvalsh(inside)))
             inverse = solve(inside, torch.eye(len(train), dtype=torch.float64), penalty * unit)
             new = recentre(torch.from_numpy(products[:, test[:, None], train]), means)
             operator[np.ix_(test, train)] = 1 / len(train) + (mixed(new / scale, alike) @ inverse).numpy()
@@ -293,7 +293,7 @@ class BandedRidge(BaseEstimator):
     ) -> tuple[NDArray[np.intp], list[int]]:
         """The candidate of least squared error, counted over weights and then penalties, and ranks by weights."""
         if len(weights) * len(grid) == 1:
-            return np.zeros(y.shape[1], dtype=np.intp), [rank_within(mixed(grams, weights[0]))]
+            return np.zeros(y.shape[1], dtype=np.intp), [rank_of(torch.linalg.eigvalsh(mixed(grams, weights[0])))]
         folds = kfold(len(y), self.n_splits, seed=self.seed, shuffle=self.shuffle)
         best = torch.full((y.shape[1],), torch.inf, dtype=torch.float64, device=y.device)
         chosen, ranks = torch.zeros(y.shape[1], dtype=torch.int64, device=y.device), []
