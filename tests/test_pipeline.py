@@ -42,7 +42,7 @@ def validate(folder):
 def test_encoding_finds_the_planted_layers(finished, sub):
     scores = table(finished, "atlas-planted_model-demo+none+seed0_desc-encoding_results.tsv", sub)
     columns = ["network", "layer", "region", "n_voxels", "pearsonr", "r2", "explained_variance", "p", "p_fwe", "q"]
-    assert list(scores.columns) == [*columns, "ceiling", "pearsonr_normalized", "n_voxels_low_ceiling"]
+    assert list(scores.columns) == [*columns, "ceiling", "ceiling_sd", "pearsonr_normalized", "n_voxels_low_ceiling"]
     known = scores["pearsonr_normalized"].notna()
     assert known.sum() >= 6
     assert (scores.loc[known, "ceiling"] >= 0.1).all()

@@ -252,7 +252,7 @@ def _layer_fit(
         # A joint model averages within its folds, where it makes the inner products.
         model if getattr(model, "joint", False) else grouped(model, stimuli),
         y.values, inside, folded.splits, folded.orders, stimuli,
-        drawn=drawn, tested=None if every else drawn.any(axis=0), keeping=keeping.asked,
+        drawn=drawn, tested=None if every else np.asarray(drawn.any(axis=0)), keeping=keeping.asked,
         identification=identification, folder=keeping.folder,
     )  # fmt: skip
     return fit, every

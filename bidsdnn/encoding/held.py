@@ -172,7 +172,8 @@ class Keeping:
             if self.groups is not None and repeated(self.groups[train]):
                 share = averaging(self.groups[train])
                 part, targets = share @ part[:, :], Averages(targets, share)
-            inside = kfold(len(part), min(self.inner_splits, len(part)), seed=self.seed, shuffle=self.shuffle)
+            count = part.shape[0]
+            inside = kfold(count, min(self.inner_splits, count), seed=self.seed, shuffle=self.shuffle)
             rows.append(self._scores(one, part, targets, inside))
         return np.array(rows, dtype=np.float32)
 

@@ -148,7 +148,8 @@ class BandedRidge(BaseEstimator):
         grams : array-like, shape (n_bands, n, n)
             Not centred; that is done here and in every inner fold.
         Y : array-like, shape (n, V)
-            Candidates are compared in float32, or bfloat16 (`comparing_dtype`), where targets are; the fit is in float64.
+            Candidates are compared in float32, or bfloat16 (`comparing_dtype`), where targets are; the fit is in
+            float64.
 
         Raises
         ------

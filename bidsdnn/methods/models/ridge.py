@@ -241,7 +241,7 @@ class _Path:
             others = (loadings - part).to(dtype)
             for some in blocks(len(self.grid), max(1, _ENTRIES // (len(measured) * _TARGETS))):
                 # One product for some penalties: (penalties x held-out rows, rank) @ (rank, V).
-                wrong = (self._map(number, some, dtype) @ others).to(y.dtype).reshape(-1, *measured.shape)
+                wrong = (self._map(number, some, dtype) @ others).to(y.dtype).unflatten(0, (-1, len(measured)))
                 # In place: passes over memory cost as much as the product.
                 errors[some] += wrong.sub_(measured).square_().sum(dim=1)
         # A penalty so small that rounding leaves nothing of it is not chosen.
