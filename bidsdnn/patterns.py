@@ -122,10 +122,11 @@ class Patterns:
 
     @property
     def values(self) -> np.ndarray:
-        """Values of the only group, shape (n, p)."""
+        """Values of the only group, shape (n, p); a table in a file stays there."""
         if len(self.groups) != 1:
             raise ValueError(f"values: expected one group of columns, got {[g.name for g in self.groups]}")
-        return np.asarray(self.groups[0].values[:, :])
+        found = self.groups[0].values
+        return found if isinstance(found, np.ndarray) else np.asarray(found[:, :])
 
     def take(self, index: np.ndarray) -> Patterns:
         """Choose items by position, without reading any values.

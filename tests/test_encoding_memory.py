@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,3 +67,27 @@ def test_what_does_not_fit_is_refused_with_its_bytes():
     memory.require_memory(10_000, 200_000, mem_mb=np.ceil(needed / 1e6))
     memory.require_memory(10_000, 200_000, mem_mb=None)
     assert memory.estimate_bytes(100, 1000, jobs=2) > 1.5 * memory.estimate_bytes(100, 1000)
+
+
+def test_a_table_in_a_file_lets_go_of_what_it_read(tmp_path):
+    made = memory.Table.of(tmp_path / "t.bin", (6, 5), mode="w+")
+    made[:, 1:3] = np.arange(12).reshape(6, 2)
+    made[np.array([0, 2]), 4] = 7
+    again = pickle.loads(pickle.dumps(made))
+    assert isinstance(again, memory.Table) and again.flags.f_contiguous
+    np.testing.assert_array_equal(again[:, 2], [1, 3, 5, 7, 9, 11])
+    np.testing.assert_array_equal(again[:, np.array([4, 0])], [[7, 0], [0, 0], [7, 0], [0, 0], [0, 0], [0, 0]])
+    # What is read is a copy, and so is nothing that keeps the file's pages.
+    assert type(again[:, 1:3]) is np.ndarray and again[:, 1:3].base is None
+
+
+def test_many_responses_go_into_a_file(tmp_path, monkeypatch):
+    items = pd.DataFrame({"stimulus_id": ["a", "b", "c"]})
+    values = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    patterns = Patterns(items, (Group("brain", values),))
+    assert memory.in_file(patterns, tmp_path) is patterns
+    monkeypatch.setattr(memory, "IN_MEMORY", 8)
+    assert memory.in_file(patterns, None) is patterns
+    stored = memory.in_file(patterns.take(np.array([2, 0, 1])), tmp_path)
+    assert isinstance(stored.values, memory.Table)
+    np.testing.assert_array_equal(stored.values[:, :], values[[2, 0, 1]])

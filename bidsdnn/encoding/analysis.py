@@ -15,7 +15,7 @@ from bidsdnn.encoding.held import Keeping
 from bidsdnn.encoding.identification import identification_table
 from bidsdnn.encoding.joint import about_joint, fit_joint, joint_maps, joint_significance, said_of_joint
 from bidsdnn.encoding.layer import LayerFit, LayerScores
-from bidsdnn.encoding.memory import by_voxel
+from bidsdnn.encoding.memory import by_voxel, in_file
 from bidsdnn.encoding.models import (
     build_encoder,
     fitted_together,
@@ -134,7 +134,7 @@ def encoding(
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli; encoding needs {FEWEST_STIMULI}; give more runs")
     averaged = y.items.get("n_repeats")
-    y = items_for(cv, y, trials)
+    y = in_file(items_for(cv, y, trials), scratch)
     x = x.match(y)
     folded = folding(
         y.items, cv=cv, parts=parts, purge=purge, permutations=permutations, seed=seed, fewest=inner_splits

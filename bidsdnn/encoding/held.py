@@ -18,7 +18,7 @@ from bidsdnn.methods.grouped import Grouped, averaging, repeated
 from bidsdnn.methods.layer_choice import merged, on_one_scale
 from bidsdnn.methods.null import held_out
 from bidsdnn.methods.predict import Linear, Model, kfold
-from bidsdnn.methods.reduce import blocks
+from bidsdnn.methods.reduce import at_a_time, blocks
 from bidsdnn.methods.scores import Split, pooled_pearsonr
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Rows
@@ -126,10 +126,12 @@ class Keeping:
         if self.folder is None:
             return Held(np.ascontiguousarray(predicted.T, dtype=dtype), beside)
         path = self.folder / f"{seed_for(0, 'held', *names):x}.npy"
-        file = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=predicted.shape[::-1])
-        for columns in blocks(predicted.shape[1], _COLUMNS):
-            file[columns] = predicted[:, columns].T
-        file.flush()
+        # Of (n_voxels, n) the rows lie as columns of (n, n_voxels) do.
+        with path.open("wb") as file:
+            head = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": predicted.shape[::-1]}
+            np.lib.format.write_array_header_1_0(file, head)
+            for columns in blocks(predicted.shape[1], at_a_time(len(predicted), _COLUMNS)):
+                file.write(np.ascontiguousarray(predicted[:, columns].T, dtype=dtype).tobytes())
         return Held(path, beside)
 
     def fitted(self, model: Model, x: Any, y: np.ndarray, *names: str) -> Weights:
@@ -184,7 +186,7 @@ class Keeping:
             return pooled_pearsonr(held_out(own, few, y, inside), y, inside)
         operator: Any = model.operator(x, inside)
         scores = np.empty(targets.shape[1])
-        for columns in blocks(targets.shape[1], _COLUMNS):
+        for columns in blocks(targets.shape[1], at_a_time(targets.shape[0], _COLUMNS)):
             y = targets[:, columns]
             with np.errstate(invalid="ignore"):
                 scores[columns] = pooled_pearsonr(operator @ y, y, inside)

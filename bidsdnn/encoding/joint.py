@@ -24,7 +24,7 @@ from bidsdnn.methods.bands import combine
 from bidsdnn.methods.ceiling import LOWEST_CEILING
 from bidsdnn.methods.grouped import averaged_products
 from bidsdnn.methods.models import BandedRidge
-from bidsdnn.methods.null import FEWEST_SCALED, Given, Products
+from bidsdnn.methods.null import FEWEST_SCALED, Given, products
 from bidsdnn.methods.product_measure import Sums, pearsonr_shares, r2_shares
 from bidsdnn.methods.reduce import blocks
 from bidsdnn.methods.scores import Split, varies
@@ -83,8 +83,8 @@ class FoldFit:
     def __call__(self, split: Split) -> tuple[Sums, np.ndarray | None]:
         """Fit the training part; sums over the held-out part, and what is predicted of it."""
         train, test = split
-        products = combine(self.grams, self.members, train)
-        inside, outside, share = averaged_products(products, self.groups, train, test)
+        inner = combine(self.grams, self.members, train)
+        inside, outside, share = averaged_products(inner, self.groups, train, test)
         learned = self.responses[train]
         learned = learned if share is None else share.astype(learned.dtype) @ learned
         fitted = copy.deepcopy(self.model).fit_grams(inside, learned)
@@ -161,7 +161,7 @@ def fit_joint(groups: Sequence[Group], fit: LayerFit, map: ParallelMap) -> Joint
         tested = fit.null(Given(found[0][1]), fit.responses[test], np.searchsorted(test, fit.orders[:, test]))
     else:
         operator = model.operator_grams(grams, fit.splits, members=members)
-        tested = fit.null(Products(operator, fit.splits), fit.responses, fit.orders)
+        tested = fit.null(products(operator, fit.splits), fit.responses, fit.orders)
     missed = sum(fold.measured - fold.part.sum(axis=0) for fold in folds) ** 2 / len(rows)
     with np.errstate(invalid="ignore", divide="ignore"):
         explained = r2.sum(axis=0) + missed / spread

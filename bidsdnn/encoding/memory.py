@@ -6,8 +6,10 @@ the stimuli, whatever the number of voxels and units, and is there once for each
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from bidsdnn.errors import ConfigError
 from bidsdnn.methods.reduce import blocks
+from bidsdnn.patterns import Patterns
 
 IN_MEMORY = 2**26
 """Numbers of a table of predictions up to which it stays in memory; what wider tables of targets are fitted by."""
@@ -25,6 +28,61 @@ Of ridge, from the peaks at 1,000 and 2,000 stimuli (14.3).
 """
 PROGRAM_BYTES = 600_000_000
 """The interpreter with its libraries."""
+
+
+class Table(np.memmap):
+    """Numbers in a file of which what was asked for is in memory, and no longer.
+
+    A map keeps every page that was ever touched among the process' memory; this one lets them go, to the file. Columns
+    lie one behind the other. It travels between processes as a path.
+    """
+
+    @classmethod
+    def of(cls, file: Any, shape: tuple[int, ...], dtype: Any = np.float32, *, mode: str = "r") -> Table:
+        """Open a file, or make it (``w+``)."""
+        return cls(file, dtype=dtype, mode=mode, shape=shape, order="F")  # type: ignore[call-overload]
+
+    def __getitem__(self, key: Any) -> Any:
+        found = np.array(np.asarray(self)[key])
+        self._let_go()
+        return found
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        # Of a subclass numpy would write into what `__getitem__` gives, which is a copy.
+        np.asarray(self)[key] = values
+        self._let_go()
+
+    def __reduce__(self) -> Any:
+        return Table.of, (self.filename, self.shape, self.dtype)
+
+    def _let_go(self) -> None:
+        held = getattr(self, "_mmap", None)
+        if held is not None and hasattr(mmap, "MADV_DONTNEED"):
+            held.madvise(mmap.MADV_DONTNEED)
+
+
+def in_file(patterns: Patterns, folder: Path | None) -> Patterns:
+    """Put the values of the only group into a file of the folder, if they are many; read some columns at a time.
+
+    Parameters
+    ----------
+    patterns : Patterns
+    folder : Path, optional
+        Of scratch files.
+
+    Returns
+    -------
+    Patterns
+    """
+    (group,) = patterns.groups
+    n_items, n_columns = group.values.shape
+    if folder is None or n_items * n_columns <= IN_MEMORY or isinstance(group.values, Table):
+        return patterns
+    dtype = np.result_type(getattr(group.values, "dtype", group.values[:1, :1].dtype), np.float32)
+    table = Table.of(folder / "responses.bin", (n_items, n_columns), dtype, mode="w+")
+    for columns in blocks(n_columns, width(n_items)):
+        table[:, columns] = group.values[:, columns]
+    return replace(patterns, groups=(replace(group, values=table),))
 
 
 def room(folder: Path | None, shape: tuple[int, int], dtype: Any = np.float32) -> np.ndarray:
@@ -45,7 +103,7 @@ def room(folder: Path | None, shape: tuple[int, int], dtype: Any = np.float32) -
     if folder is None or shape[0] * shape[1] <= IN_MEMORY:
         return np.full(shape, np.nan, dtype=dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
-        table = np.memmap(file, dtype=dtype, mode="w+", shape=shape, order="F")
+        table = Table.of(file, shape, dtype, mode="w+")
     for columns in blocks(shape[1], width(shape[0])):
         table[:, columns] = np.nan
     return table

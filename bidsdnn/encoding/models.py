@@ -156,7 +156,7 @@ def features_of(model: Model, group: Group) -> Any:
     if takes == "units":
         return np.asarray(group.values[:, :], dtype=np.float64)
     inner, _, _ = group.gram()
-    return rotation(inner)
+    return rotation(inner, overwrite=True)
 
 
 def said_of(model: Model, encoder: str) -> str:

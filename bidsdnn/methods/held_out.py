@@ -13,6 +13,8 @@ import torch
 
 from bidsdnn.methods.reduce import spectrum
 
+_ROWS = 256
+"""Rows copied at a time."""
 _SMALL = 256
 """Up to so many rows or columns, singular values are taken of the table itself and not of its inner products."""
 
@@ -23,7 +25,8 @@ class Decomposed(NamedTuple):
     mean: torch.Tensor
     """(p,) column means."""
     factored: tuple[torch.Tensor, ...]
-    """Whose product is the basis (p, rank), the right singular vectors: of wide tables that is large, and work."""
+    """Whose product is the basis (p, rank), the right singular vectors: of wide tables that is large, and work. Empty
+    where no new rows are projected."""
     scores: torch.Tensor
     """(n, rank) the centred rows in that basis."""
     eigenvalues: torch.Tensor
@@ -49,12 +52,19 @@ class Decomposed(NamedTuple):
             return 1.0
         if train is None:
             return float(self.eigenvalues.mean())
-        rows = self.scores[train]
-        return float((rows - rows.mean(dim=0)).square().sum()) / max(1, min(len(rows) - 1, len(self.eigenvalues)))
+        parts = train.split(_ROWS)
+        mean = torch.stack([self.scores[some].sum(dim=0) for some in parts]).sum(dim=0) / len(train)
+        lengths = sum(float((self.scores[some] - mean).square().sum()) for some in parts)
+        return lengths / max(1, min(len(train) - 1, len(self.eigenvalues)))
 
-    def factors(self) -> torch.Tensor:
+    def factors(self, rows: torch.Tensor | None = None, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         """Scores with a column of ones, (n, rank + 1), whose products with the targets are all a fit needs of them."""
-        return torch.cat([self.scores, self.scores.new_ones(len(self.scores), 1)], dim=1)
+        count, rank = len(self.scores) if rows is None else len(rows), self.scores.shape[1]
+        made = self.scores.new_ones((count, rank + 1), dtype=dtype)
+        for start in range(0, count, _ROWS):
+            some = slice(start, start + _ROWS)
+            made[some, :rank] = self.scores[some if rows is None else rows[some]]
+        return made
 
     def held_out(self, left_out: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
         """What predicts rows that are left out from the products of the factors of all others with their targets.
@@ -73,7 +83,7 @@ class Decomposed(NamedTuple):
         -------
         tensor, shape (L, k, rank + 1)
         """
-        rows = self.factors()[left_out]
+        rows = self.factors(left_out)
         items = torch.full_like(penalties, len(self.scores))[:, None]
         lengths = torch.cat([self.eigenvalues + penalties[:, None], items], dim=1)
         return torch.stack([_without(rows, length) for length in lengths])
@@ -110,9 +120,11 @@ def decompose(rows: torch.Tensor) -> Decomposed:
     centred = rows - mean
     wide = rows.shape[1] >= rows.shape[0]
     eigenvalues, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
-    keep = eigenvalues > torch.finfo(rows.dtype).eps * max(rows.shape) * eigenvalues[-1]
-    eigenvalues, vectors = eigenvalues[keep].flip(0), vectors[:, keep].flip(1)
+    # Ascending: those that are kept stand last.
+    first = int((eigenvalues <= torch.finfo(rows.dtype).eps * max(rows.shape) * eigenvalues[-1]).sum())
+    eigenvalues, vectors = eigenvalues[first:].flip(0), vectors[:, first:].flip(1)
     if wide:
         scale = eigenvalues.sqrt()
-        return Decomposed(mean, (centred.T, vectors / scale), vectors * scale, eigenvalues)
+        scores = vectors * scale
+        return Decomposed(mean, (centred.T, vectors.div_(scale)), scores, eigenvalues)
     return Decomposed(mean, (vectors,), centred @ vectors, eigenvalues)

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from bidsdnn.methods.inference import pvalue
-from bidsdnn.methods.predict import EXACT_ITEMS, Direct, Linear, Model, cross_predict, mean_operator
-from bidsdnn.methods.reduce import blocks
+from bidsdnn.methods.predict import EXACT_ITEMS, Direct, Linear, Model, cross_predict
+from bidsdnn.methods.reduce import at_a_time, blocks
 from bidsdnn.methods.relabelled import TIES, relabelled_correlations
 from bidsdnn.methods.scores import (
     Float,
@@ -48,7 +48,7 @@ class Products:
     Parameters
     ----------
     operator : array, shape (n, n)
-        From ``model.operator``.
+        From ``model.operator``, less the training parts' means: see `products`.
     splits : sequence of (train, test)
     """
 
@@ -64,9 +64,7 @@ class Products:
             folds = training = np.ones((1, n))
         # r ignores the mean and scale of a column, and relabelling changes neither: standardise once.
         standard = standardise(y).astype(np.float64 if n <= EXACT_ITEMS else np.float32)
-        yield from relabelled_correlations(
-            self.operator - mean_operator(self.splits, n), standard, orders, folds, training
-        )
+        yield from relabelled_correlations(self.operator, standard, orders, folds, training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +121,27 @@ class Given:
 
 def scorer(model: Model, features: Any, splits: Sequence[Split]) -> Products | Refits:
     """Choose how a model is scored under relabelling: by one product where it is linear in the targets."""
-    return (
-        Products(model.operator(features, splits), splits)
-        if isinstance(model, Linear)
-        else Refits(model, features, splits)
-    )
+    if not isinstance(model, Linear):
+        return Refits(model, features, splits)
+    return products(model.operator(features, splits), splits)
+
+
+def products(operator: Float, splits: Sequence[Split]) -> Products:
+    """Take the training parts' means off an operator, which is changed; the rest is all that is needed of it.
+
+    Parameters
+    ----------
+    operator : array, shape (n, n)
+        From ``model.operator``.
+    splits : sequence of (train, test)
+
+    Returns
+    -------
+    Products
+    """
+    for train, test in splits:
+        operator[np.ix_(test, train)] -= 1 / len(train)
+    return Products(operator if len(operator) <= EXACT_ITEMS else operator.astype(np.float32), splits)
 
 
 def held_out(model: Any, features: Any, y: NDArray[Any], splits: Sequence[Split]) -> Float:
@@ -234,7 +248,7 @@ def null(
     ValueError
         If shapes disagree, orders are none, or there are no relabellings.
     """
-    values, moved = np.asarray(y), np.asarray(orders, dtype=np.intp)
+    values, moved = np.asanyarray(y), np.asarray(orders, dtype=np.intp)
     members = np.asarray(regions, dtype=bool)
     if members.ndim != 2 or members.shape[1:] != values.shape[1:]:
         raise ValueError(f"y, regions: expected shapes (n, V) and (R, V), got {values.shape} and {members.shape}")
@@ -250,7 +264,7 @@ def null(
         np.zeros((1 + len(moved), len(members))),
     )  # fmt: skip
     counts, squares = np.zeros(len(members)), 0.0
-    for some in blocks(len(asked), _COLUMNS):
+    for some in blocks(len(asked), at_a_time(len(values), _COLUMNS)):
         part = values[:, asked[some]]
         usable = some.start + np.flatnonzero(np.isfinite(standardise(part)).all(axis=0))
         weights = csr_array(members[:, asked[usable]].T.astype(np.float64))

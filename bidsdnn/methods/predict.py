@@ -116,7 +116,8 @@ def cross_predict(
     if hasattr(model, "cross_predict"):  # It reads the columns of x some at a time, for all folds.
         predicted: Float = model.cross_predict(x, y, list(_disjoint(splits, len(np.asarray(y)))))
         return predicted
-    x, y = np.asarray(x), np.asarray(y)
+    # A table in a file stays what it is, and gives the columns that are asked for.
+    x, y = np.asarray(x), np.asanyarray(y)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"x, y: expected shapes (n, p) and (n, V), got {x.shape} and {y.shape}")
     predicted = np.full(y.shape, np.nan, dtype=np.result_type(y.dtype, np.float32)) if out is None else out
@@ -156,21 +157,23 @@ def prediction_operator(x: ArrayLike, splits: Iterable[Split], *, penalty: float
     ValueError
         If the penalty is not positive, or the folds do not hold out every item once.
     """
-    rows = torch.from_numpy(np.array(x, dtype=np.float64))
+    given = np.asarray(x, dtype=np.float64)
+    rows = torch.from_numpy(given if given.flags.writeable else given.copy())
     if rows.ndim != 2 or not torch.isfinite(rows).all():
         raise ValueError(f"x: expected finite numbers of shape (n, p), got shape {tuple(rows.shape)}")
     if not penalty > 0:
         raise ValueError(f"penalty: expected a positive number, got {penalty}")
+    # A basis is for new rows, of which there are none.
+    table = decompose(rows)._replace(factored=())
     operator = np.full((len(rows), len(rows)), np.nan)
-    table = decompose(rows)
     for train, test in _disjoint(splits, len(rows)):
         left_out = np.setdiff1d(np.arange(len(rows)), train)
         amount = torch.tensor([penalty * table.unit(torch.from_numpy(train))], dtype=torch.float64)
         maps = table.held_out(torch.from_numpy(left_out), amount)[0, np.searchsorted(left_out, test), :-1]
         # Rows sum to one, so what is not the training part's mean follows from the scores about their mean.
-        about_mean = table.scores[train] - table.scores[train].mean(dim=0)
+        added = (maps @ table.scores.T).numpy()[:, train]
         operator[test] = 0
-        operator[np.ix_(test, train)] = 1 / len(train) + (maps @ about_mean.T).numpy()
+        operator[np.ix_(test, train)] = 1 / len(train) + added - added.mean(axis=1, keepdims=True)
     missed = np.isnan(operator).any(axis=1)
     if missed.any():
         raise ValueError(f"splits: expected every item held out once, got {int(missed.sum())} of {len(rows)} never")

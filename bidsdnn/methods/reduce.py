@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
 from scipy.signal import periodogram
 from scipy.sparse import csr_array
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
@@ -20,6 +21,12 @@ Float = NDArray[np.float64]
 
 _GRAM_COLUMNS = 8192
 """Columns read at a time; a constant, because the order of summation decides the last bits."""
+_ROWS = 256
+"""Rows, or columns, of a table of items x items that are worked on at a time, where it is large."""
+_NUMBERS = 2**23
+"""Of a table that is worked on at a time."""
+_MOST_EVD = 30_000
+"""Items up to which LAPACK's workspace of twice their square can be addressed."""
 SINGLE = 4_000_000
 """From this many values on, a float32 table is multiplied in float32 and summed over blocks in float64."""
 
@@ -76,23 +83,22 @@ def gram(values: Any, *, block: int = _GRAM_COLUMNS) -> tuple[Float, Float]:
     products, row_sums = np.zeros((n, n)), np.zeros(n)
     for columns in blocks(p, block):
         part = np.asarray(values[:, columns])
-        added = _single_products(part) if single and part.dtype == np.float32 else None
-        if added is None:
-            part = part.astype(np.float64)
-            if not np.isfinite(part).all():
-                row, column = np.argwhere(~np.isfinite(part))[0]
-                raise ValueError(
-                    f"values: expected finite numbers, got {part[row, column]} "
-                    f"in row {row}, column {columns.start + column}"
-                )
-            added = part @ part.T, part.sum(axis=1)
-        products += added[0]
-        row_sums += added[1]
+        if single and part.dtype == np.float32 and _add_single(part, products, row_sums):
+            continue
+        part = part.astype(np.float64)
+        if not np.isfinite(part).all():
+            row, column = np.argwhere(~np.isfinite(part))[0]
+            raise ValueError(
+                f"values: expected finite numbers, got {part[row, column]} "
+                f"in row {row}, column {columns.start + column}"
+            )
+        products += part @ part.T
+        row_sums += part.sum(axis=1)
     return products, row_sums
 
 
-def _single_products(part: NDArray[np.float32]) -> tuple[Float, Float] | None:
-    """Inner products and row sums of a block, multiplied in float32; None if they are not finite.
+def _add_single(part: NDArray[np.float32], total: Float, row_sums: Float) -> bool:
+    """Add a block's inner products and row sums, multiplied in float32; nothing, and False, if they are not finite.
 
     Less the columns' means m, what the rows share does not drown how they differ: with X = C + 1m', X X' is
     C C' + (C m) 1' + 1 (C m)' + m'm, and only the first is large work.
@@ -102,14 +108,17 @@ def _single_products(part: NDArray[np.float32]) -> tuple[Float, Float] | None:
         centred = part - mean
         mean = mean.astype(np.float64)
         along, sums = (centred @ np.stack([mean, np.ones(len(mean))], axis=1).astype(np.float32)).astype(np.float64).T
-        products = (centred @ centred.T).astype(np.float64)
+        products = centred @ centred.T
+    if not (np.isfinite(along).all() and np.isfinite(sums).all() and np.isfinite(products).all()):
+        return False
+    for rows in blocks(len(total), _ROWS):
         # In this order the sum of each two rows is the same both ways, and the matrix exactly symmetric.
-        products += np.add.outer(along, along) + mean @ mean
-    finite = np.isfinite(along).all() and np.isfinite(sums).all() and np.isfinite(products).all()
-    return (products, sums + mean.sum()) if finite else None
+        total[rows] += products[rows] + (np.add.outer(along[rows], along) + mean @ mean)
+    row_sums += sums + mean.sum()
+    return True
 
 
-def rotation(gram_matrix: ArrayLike, *, tolerance: float = 1e-10) -> Float:
+def rotation(gram_matrix: ArrayLike, *, tolerance: float = 1e-10, overwrite: bool = False) -> Float:
     """Coordinates of the items in as few columns as their inner products need, without loss.
 
     Distances and inner products between rows are those of the original table, so least squares, ridge
@@ -122,6 +131,8 @@ def rotation(gram_matrix: ArrayLike, *, tolerance: float = 1e-10) -> Float:
         Symmetric inner products between items.
     tolerance : float
         Directions whose eigenvalue is at most this share of the largest are dropped as rounding.
+    overwrite : bool
+        Whether the matrix is not needed any more, and its memory may be used.
 
     Returns
     -------
@@ -138,18 +149,26 @@ def rotation(gram_matrix: ArrayLike, *, tolerance: float = 1e-10) -> Float:
         raise ValueError(f"gram_matrix: expected shape (n, n), got {products.shape}")
     if not np.isfinite(products).all():
         raise ValueError("gram_matrix: expected finite numbers, got NaN or infinity")
-    size = np.abs(products).max(initial=0.0)
-    if np.abs(products - products.T).max(initial=0.0) > 1e-8 * size:
+    size, apart = 0.0, 0.0
+    for rows in blocks(len(products), _ROWS):
+        size = max(size, np.abs(products[rows]).max(initial=0.0))
+        apart = max(apart, np.abs(products[rows] - products[:, rows].T).max(initial=0.0))
+    if apart > 1e-8 * size:
         raise ValueError("gram_matrix: expected a symmetric matrix, got one that differs from its transpose")
     if size == 0:
         return np.zeros((len(products), 0))
-    eigenvalues, vectors = np.linalg.eigh(products)
+    # The transpose is the same matrix, columns one behind the other, in which LAPACK works without a copy.
+    driver = "evd" if len(products) <= _MOST_EVD else "evr"
+    eigenvalues, vectors = eigh(products.T, overwrite_a=overwrite, check_finite=False, driver=driver)
     eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
-    keep = eigenvalues > tolerance * eigenvalues[0]
-    vectors = vectors[:, keep]
-    # An eigenvector's sign is arbitrary and differs between LAPACK builds: fix it by the largest entry.
-    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
-    return np.ascontiguousarray(vectors * np.sign(largest) * np.sqrt(eigenvalues[keep]))
+    rank = int((eigenvalues > tolerance * eigenvalues[0]).sum())
+    coordinates = np.empty((len(products), rank))
+    for columns in blocks(rank, _ROWS):
+        some = vectors[:, columns]
+        # An eigenvector's sign is arbitrary and differs between LAPACK builds: fix it by the largest entry.
+        largest = np.take_along_axis(some, np.abs(some).argmax(axis=0)[None], axis=0)
+        coordinates[:, columns] = some * (np.sign(largest) * np.sqrt(eigenvalues[columns]))
+    return coordinates
 
 
 def spectrum(x: torch.Tensor) -> Spectrum:
@@ -176,6 +195,11 @@ def blocks(size: int, step: int) -> Iterator[slice]:
     """Cut ``range(size)`` into consecutive slices of ``step``, the last one shorter."""
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))
+
+
+def at_a_time(rows: int, most: int) -> int:
+    """Columns of so many rows that are worked on at a time, so that a table of them stays below 70 MB in float64."""
+    return max(1, min(most, _NUMBERS // max(rows, 1)))
 
 
 def float64_device(device: str) -> torch.device:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bidsdnn.methods.reduce import blocks
+from bidsdnn.methods.reduce import at_a_time, blocks
 
 Float = NDArray[np.float64]
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 _COLUMNS = 4096
-"""Columns scored at a time."""
+"""Columns scored at a time, of few rows."""
 
 
 def pearsonr(a: ArrayLike, b: ArrayLike) -> Float:
@@ -36,7 +36,7 @@ def pearsonr(a: ArrayLike, b: ArrayLike) -> Float:
     """
     a, b = _alike(a, b)
     scores = np.empty(a.shape[1])
-    for columns in blocks(a.shape[1], _COLUMNS):
+    for columns in blocks(a.shape[1], at_a_time(len(a), _COLUMNS)):
         with np.errstate(invalid="ignore"):
             scores[columns] = (standardise(a[:, columns]) * standardise(b[:, columns])).sum(axis=0)
     return np.clip(scores, -1, 1)
@@ -62,7 +62,7 @@ def r2(prediction: ArrayLike, y: ArrayLike) -> Float:
     """
     prediction, y = _alike(prediction, y)
     scores = np.empty(y.shape[1])
-    for columns in blocks(y.shape[1], _COLUMNS):
+    for columns in blocks(y.shape[1], at_a_time(len(y), _COLUMNS)):
         measured = y[:, columns].astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             wrong = ((measured - prediction[:, columns]) ** 2).sum(axis=0)
@@ -94,7 +94,7 @@ def explained_variance(prediction: ArrayLike, y: ArrayLike) -> Float:
     """
     prediction, y = _alike(prediction, y)
     scores = np.empty(y.shape[1])
-    for columns in blocks(y.shape[1], _COLUMNS):
+    for columns in blocks(y.shape[1], at_a_time(len(y), _COLUMNS)):
         measured = y[:, columns].astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             part = 1 - (measured - prediction[:, columns]).var(axis=0) / measured.var(axis=0)
@@ -207,7 +207,7 @@ def pooled_pearsonr(
         return pearsonr(np.where(np.asarray(scale) == 0, 0, scaled), y - means)
     members, learned = membership(splits, len(y)), trained_on(splits, len(y))
     result = np.full(y.shape[1], np.nan)
-    for columns in blocks(y.shape[1], _COLUMNS):
+    for columns in blocks(y.shape[1], at_a_time(len(y), _COLUMNS)):
         measured = standardise(y[:, columns])
         with np.errstate(invalid="ignore"):
             deviations = (prediction[:, columns] - training_means(y[:, columns], splits)).astype(np.float64)

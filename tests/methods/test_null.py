@@ -8,7 +8,7 @@ from scipy.stats import pearsonr as scipy_pearsonr
 
 from bidsdnn.methods.folds import block_orders, blocks_out
 from bidsdnn.methods.models import Ridge
-from bidsdnn.methods.null import Given, Products, Refits, held_out_scaled, null, scorer
+from bidsdnn.methods.null import Given, Refits, held_out_scaled, null, products, scorer
 from bidsdnn.methods.predict import cross_predict, kfold, region_permutation
 from bidsdnn.methods.scores import pooled_pearsonr, training_means
 
@@ -142,7 +142,7 @@ def test_single_items_are_scaled_by_what_was_fitted(planted):
     np.testing.assert_allclose(scale[test[0]], fitted.std(axis=0), rtol=1e-6)
     assert held_out_scaled(Ridge([0.5]), x, y, kfold(24, 8, seed=0))[1] is None
     # At one penalty for all folds r needs no scale: it is that of the deviations as they are.
-    found = null(Products(Ridge().operator(x, one_by_one), one_by_one), y, np.ones((1, 5), bool), orders)
+    found = null(products(Ridge().operator(x, one_by_one), one_by_one), y, np.ones((1, 5), bool), orders)
     means = training_means(y, one_by_one)
     deviations = cross_predict(Ridge([1.0]), x, y, one_by_one) - means
     expected = [scipy_pearsonr(a, b).statistic for a, b in zip(deviations.T, (y - means).T, strict=True)]

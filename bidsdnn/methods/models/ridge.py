@@ -130,11 +130,15 @@ class Ridge(BaseEstimator):
         x = _finite(X)
         path = self._path(x)
         new = path.table.project(torch.from_numpy(_finite(X_new)).to(path.table.mean.device))
+        # New rows are projected: the basis, the largest of all tables, is not needed any more.
+        path.table = path.table._replace(factored=())
+        shape, step = x.shape, _TARGETS if path.keep else 4 * _TARGETS
+        del x
 
         def predicted(Y: ArrayLike) -> NDArray[np.floating]:
-            _, y = _tables(x, Y)
+            y = _targets(Y, shape)
             result = np.full((len(new), y.shape[1]), np.nan, dtype=y.dtype)
-            for targets in blocks(y.shape[1], _TARGETS):
+            for targets in blocks(y.shape[1], step):
                 columns, fitted = path.fit(y[:, targets])
                 part = new.to(fitted.weights.dtype) @ fitted.weights + fitted.mean.to(fitted.weights.dtype)
                 result[:, columns + targets.start] = part.cpu().numpy()
@@ -211,7 +215,7 @@ class _Path:
 
     def _factors(self, dtype: torch.dtype) -> torch.Tensor:
         if dtype not in self.factors:
-            self.factors[dtype] = self.table.factors()[self.order].to(dtype)
+            self.factors[dtype] = self.table.factors(torch.from_numpy(self.order), dtype)
         return self.factors[dtype]
 
     def fit(self, y: NDArray[np.floating]) -> tuple[NDArray[np.intp], _Fitted]:
@@ -261,14 +265,21 @@ class _Path:
 
 
 def _tables(X: ArrayLike, Y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
-    x, y = _finite(X), np.asarray(Y)
-    if y.dtype not in (np.float32, np.float64):
-        y = y.astype(np.float64)
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-        raise ValueError(f"X, Y: expected shapes (n, p) and (n, V), got {x.shape} and {y.shape}")
+    x = _finite(X)
+    if x.ndim != 2:
+        raise ValueError(f"X: expected shape (n, p), got {x.shape}")
     if len(x) < 2:
         raise ValueError(f"X: expected at least 2 rows, got {len(x)}")
-    return x, y
+    return x, _targets(Y, x.shape)
+
+
+def _targets(Y: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.floating]:
+    y = np.asarray(Y)
+    if y.dtype not in (np.float32, np.float64):
+        y = y.astype(np.float64)
+    if y.ndim != 2 or len(y) != shape[0]:
+        raise ValueError(f"X, Y: expected shapes (n, p) and (n, V), got {shape} and {y.shape}")
+    return y
 
 
 def _finite(X: ArrayLike) -> NDArray[np.float64]:
