@@ -16,15 +16,16 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path
 from bidsdnn.decoding.models import decoders_of
 from bidsdnn.encoding import encoding
-from bidsdnn.encoding.memory import require_memory
+from bidsdnn.encoding.memory import jobs_that_fit
 from bidsdnn.encoding.models import source_of
 from bidsdnn.errors import DataError
 from bidsdnn.extraction import activations_path
 from bidsdnn.features import described, references
+from bidsdnn.folding import n_items_for
 from bidsdnn.geometry import PIXELS, own_sources
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.extract import device as torch_device
-from bidsdnn.parallel import seed_for, serial
+from bidsdnn.parallel import at_most, available_cpus, seed_for, serial
 from bidsdnn.patterns import Patterns
 from bidsdnn.result import Result
 from bidsdnn.stimuli import file_sha256
@@ -112,8 +113,12 @@ def analyse(
         logger.info("sub-%s: %s is up to date", entities["sub"], name)
         return
     if function is encoding:
-        # With the voxels now known; a plan knows the grid only.
-        require_memory(len(y), y.groups[0].values.shape[1], mem_mb=config.mem_mb)
+        # With items and voxels now known; a plan knows the mask only.
+        size = n_items_for(taken.get("cv", "kfold:10"), y, taken.get("trials")), y.groups[0].values.shape[1]
+        n_jobs = jobs_that_fit(
+            *size, mem_mb=config.mem_mb, jobs=config.nprocs or available_cpus(), encoder=config.encoder
+        )
+        taken["map"] = at_most(taken["map"], n_jobs)
     # What an analysis leaves in the folder is read while its result is written.
     with scratch(config.work_dir) as folder:
         if "scratch" in taken:

@@ -112,6 +112,15 @@ def items_for(cv: str, y: Patterns, trials: Patterns | None) -> Patterns:
     return trials.average("session", "run") if kind == "run" else trials.average("session")
 
 
+def n_items_for(cv: str, y: Patterns, trials: Patterns | None) -> int:
+    """How many items `items_for` would give, without making them."""
+    kind = CrossValidation.parse(cv).kind
+    if kind not in ("run", "session") or is_series(y.items) or trials is None:
+        return len(y)
+    columns = ["stimulus_id", "session", "run"] if kind == "run" else ["stimulus_id", "session"]
+    return len(trials.items[columns].astype(str).drop_duplicates())
+
+
 def folding(
     items: pd.DataFrame,
     *,

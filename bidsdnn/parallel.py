@@ -116,6 +116,13 @@ def workers(n: int, *, folder: Path | None = None) -> Iterator[Map]:
                 yield run
 
 
+def at_most(map: Map, n: int) -> Map:
+    """The same map over so many processes at most, where memory is for no more."""
+    if isinstance(map, partial) and map.func is _map:
+        return partial(_map, n=min(n, map.keywords["n"]))
+    return map
+
+
 def serial(function: Callable[..., Any], items: Iterable[Any], *, label: str = "") -> list[Any]:
     """A `Map` that works in this process."""
     return _map(function, items, label=label, n=1)
@@ -128,7 +135,7 @@ def _map(function: Callable[..., Any], items: Iterable[Any], *, label: str = "",
         return [_limited(function, task) for task in bar(tasks)]
     # Tasks are coarse: sent in batches, the last of them would leave processes idle.
     # Every task ends, so that none is killed while it writes; then the first error, in the tasks' order, is raised.
-    jobs = Parallel(return_as="generator", batch_size=1)(delayed(_kept)(function, task) for task in tasks)
+    jobs = Parallel(n_jobs=n, return_as="generator", batch_size=1)(delayed(_kept)(function, task) for task in tasks)
     found = list(bar(jobs))
     for outcome in found:
         if outcome.error is not None:

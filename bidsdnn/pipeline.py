@@ -36,7 +36,7 @@ from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.measured import measured
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, workers
 from bidsdnn.patterns import Patterns
-from bidsdnn.plan import describe_plan
+from bidsdnn.plan import check_encoding, describe_plan
 from bidsdnn.predicted import predicted
 from bidsdnn.published import group_labels, published
 from bidsdnn.study import (
@@ -96,6 +96,8 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         if config.analysis_level != "group" and loaded and all(one.error is not None for one in loaded):
             raise loaded[0].error  # type: ignore[misc]
         n_workers = jobs(config, [one.value.runs for one in loaded if one.value is not None])
+        if config.analysis_level == "participant":
+            check_encoding(config, loaded)
         if config.dry_run:
             announce(describe_plan(config, dataset, networks, loaded, n_workers))
             return []

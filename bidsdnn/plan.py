@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from bidsdnn.bids.dataset import Dataset, Run
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.config import Config
+from bidsdnn.config_tables import CrossValidation
 from bidsdnn.encoding.memory import estimate_bytes as encoding_bytes
+from bidsdnn.encoding.memory import jobs_that_fit
 from bidsdnn.extraction import activations_path, reduction_of
 from bidsdnn.networks.extract import estimate_bytes
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Outcome, describe
-from bidsdnn.spaces import recording_shape
+from bidsdnn.spaces import load_image, recording_shape
 
 # The image as float32, the voxels in the mask, their copy in double precision for the products, and the interpreter.
 COPIES_OF_BOLD = 4
@@ -35,10 +39,54 @@ def run_memory_mb(run: Run) -> float:
     return INTERPRETER_MB + COPIES_OF_BOLD * 4 * prod(recording_shape(run.bold)) / 1e6
 
 
-def encoding_size(runs: Sequence[Run], n_stimuli: int) -> tuple[int, int]:
-    """Stimuli, and voxels at most: those of the grid, of which the mask leaves some out; surfaces as they are."""
-    shape = recording_shape(runs[0].bold) if runs else (0,)
-    return n_stimuli, prod(shape[:-1])
+def encoding_size(config: Config, one: Any) -> tuple[int, int]:
+    """Items and voxels of a participant's encoding, at most, from events and masks alone.
+
+    Parameters
+    ----------
+    config : Config
+    one : Participant
+        As it was loaded.
+
+    Returns
+    -------
+    n_items : int
+        Stimuli; trials where runs or sessions are held out.
+    n_voxels : int
+        Of the smallest mask, for what is analysed is in all of them; else of the grid. Of surfaces as they are. 0 if
+        there are no recordings.
+    """
+    by_part = CrossValidation.parse(config.cv or "kfold:10").kind in ("run", "session")
+    stimuli = one.shown.stimuli
+    n_items = int(stimuli["n_presentations"].sum()) if by_part else len(stimuli)
+    if not one.runs:
+        return n_items, 0
+    shape = recording_shape(one.runs[0].bold)
+    masks = {run.mask for run in one.runs if run.mask} if len(shape) == 4 else set()
+    return n_items, min((int(np.count_nonzero(load_image(mask).dataobj)) for mask in masks), default=prod(shape[:-1]))
+
+
+def check_encoding(config: Config, loaded: Sequence[Outcome]) -> None:
+    """Refuse an encoding that does not fit ``--mem-mb`` before anything is estimated.
+
+    Items of series are volumes, and precomputed responses come with a mask of their own: both are checked once they
+    are known, before they are fitted.
+
+    Parameters
+    ----------
+    config : Config
+    loaded : sequence of Outcome
+        Participants' input.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if config.mem_mb is None or "encoding" not in config.analysis or config.response == "timeseries":
+        return
+    for one in loaded:
+        if one.error is None and one.value.runs:
+            jobs_that_fit(*encoding_size(config, one.value), mem_mb=config.mem_mb, encoder=config.encoder)
 
 
 def describe_plan(
@@ -87,11 +135,16 @@ def describe_plan(
         lines.append(f"features: {', '.join(f'{name} ({path})' for name, path in config.features.items())}")
     if config.analysis_level == "participant":
         lines.append(f"analyses: {', '.join(config.analysis)}; {config.permutations} permutations")
-        sizes = [encoding_size(one.value.runs, len(one.value.shown.stimuli)) for one in loaded if one.error is None]
-        if "encoding" in config.analysis and any(prod(size) for size in sizes):
+        asked = "encoding" in config.analysis and config.response != "timeseries"
+        sizes = [encoding_size(config, one.value) for one in loaded if asked and one.error is None]
+        if any(prod(size) for size in sizes):
             n, voxels = max(sizes, key=prod)
-            needed = encoding_bytes(n, voxels, jobs=n_workers) / 1e6
-            lines.append(f"encoding: about {needed:.0f} MB, for {n} stimuli x at most {voxels} voxels")
+            at_once = jobs_that_fit(n, voxels, mem_mb=config.mem_mb, jobs=n_workers, encoder=config.encoder)
+            needed = encoding_bytes(n, voxels, jobs=at_once, encoder=config.encoder) / 1e6
+            lines.append(
+                f"encoding: about {needed:.0f} MB with {at_once} layers at a time, for {n} stimuli x at most {voxels} "
+                "voxels"
+            )
     if config.analysis_level == "group":
         lines.append(f"participants: {', '.join(dataset.participants)}")
     lines.append(f"{n_workers} jobs at a time; nothing was written")

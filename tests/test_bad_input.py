@@ -265,6 +265,7 @@ def test_fewer_stimuli_than_folds(run, bids, tmp_path):
         (["--network", "demo", "--event-filter", "trial_type =="], 2, "event-filter"),
         (["--network", "demo", "--atlas", "none.nii.gz"], 66, "none.nii.gz"),
         (["--network", "demo", "--mem-mb", "5"], 2, "--mem-mb 5: one run needs about"),
+        (["--network", "demo", "--mem-mb", "600", "--analysis", "encoding"], 2, "encoding of .* stimuli x .* bytes"),
         (["--network", "resnet18", "--weights", "w.pth"], 2, "w.pth"),
         (["--network", "none", "--hrf", "spmm"], 2, "'spmm' is not known; did you mean spm"),
         (["--network", "none", "--hrf", "library"], 2, "--hrf library: lss has one response .*--response glmsingle"),

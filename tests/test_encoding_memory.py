@@ -61,12 +61,17 @@ def test_scores_by_voxel_are_those_of_all_at_once(monkeypatch):
 
 def test_what_does_not_fit_is_refused_with_its_bytes():
     needed = memory.estimate_bytes(10_000, 200_000)
-    assert needed > 4 * 10_000 * 200_000
+    # Of the issue; the responses alone are 8 GB.
+    assert 6 * 8 * 10_000**2 < needed < 16e9 < memory.estimate_bytes(10_000, 200_000, encoder="pls")
     with pytest.raises(ConfigError, match=f"--mem-mb 4000: .* 10000 stimuli x 200000 voxels .* {needed} bytes"):
-        memory.require_memory(10_000, 200_000, mem_mb=4000)
-    memory.require_memory(10_000, 200_000, mem_mb=np.ceil(needed / 1e6))
-    memory.require_memory(10_000, 200_000, mem_mb=None)
-    assert memory.estimate_bytes(100, 1000, jobs=2) > 1.5 * memory.estimate_bytes(100, 1000)
+        memory.jobs_that_fit(10_000, 200_000, mem_mb=4000)
+    with pytest.raises(ConfigError, match=r"with pls needs .* bytes; give .*, --encoder ridge, which needs less"):
+        memory.jobs_that_fit(10_000, 200_000, mem_mb=4000, encoder="pls")
+    assert memory.jobs_that_fit(10_000, 200_000, mem_mb=np.ceil(needed / 1e6), jobs=8) == 1
+    assert memory.jobs_that_fit(10_000, 200_000, mem_mb=None, jobs=8) == 8
+    two = memory.estimate_bytes(10_000, 200_000, jobs=2)
+    assert 1.5 * needed < two < 2.5 * needed
+    assert memory.jobs_that_fit(10_000, 200_000, mem_mb=two / 1e6 + 1, jobs=8) == 2
 
 
 def test_a_table_in_a_file_lets_go_of_what_it_read(tmp_path):

@@ -1,7 +1,8 @@
-"""Encoding in bounded memory: responses are held once, and predictions wait in a file, read some voxels at a time.
+"""Encoding in bounded memory: responses and predictions wait in files, and are read some voxels at a time.
 
-The one idea: only the responses grow with stimuli x voxels; what a layer's fit holds besides grows with the square of
-the stimuli, whatever the number of voxels and units, and is there once for each job.
+The one idea: only responses and predictions grow with stimuli x voxels, and every model that predicts target by target
+needs a block of them at a time; what a layer's fit holds besides grows with the square of the stimuli, whatever the
+number of voxels and units, and is there once for each job.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ from typing import Any
 import numpy as np
 
 from bidsdnn.errors import ConfigError
+from bidsdnn.methods.models import MODELS
 from bidsdnn.methods.reduce import blocks
 from bidsdnn.patterns import Patterns
 
 IN_MEMORY = 2**26
 """Numbers of a table of predictions up to which it stays in memory; what wider tables of targets are fitted by."""
-SQUARES = 15
-"""Tables of stimuli x stimuli, in double precision, that a job holds at its peak.
-
-Of ridge, from the peaks at 1,000 and 2,000 stimuli (14.3).
-"""
-PROGRAM_BYTES = 600_000_000
+SQUARES = 7
+"""Tables of stimuli x stimuli, in double precision, that a job holds at its peak, of models that predict by columns."""
+SQUARES_OF_OTHERS = 15
+"""The same of partial least squares, which has one decomposition for each inner fold."""
+COPIES_OF_OTHERS = 6
+"""Copies of the responses, in single precision, of models that keep weights of all voxels."""
+BLOCK_BYTES = 700_000_000
+"""Of work on some voxels at a time: at most, as on tables of more than `IN_MEMORY` numbers."""
+VOXEL_BYTES = 1000
+"""Of one voxel's scores, in all folds."""
+PROGRAM_BYTES = 750_000_000
 """The interpreter with its libraries."""
 
 
@@ -136,41 +143,63 @@ def by_voxel(score: Callable[..., np.ndarray], *tables: np.ndarray | None) -> np
     return np.concatenate(parts, axis=-1) if parts else score(*tables)
 
 
-def estimate_bytes(n_items: int, n_voxels: int, *, jobs: int = 1) -> int:
+def estimate_bytes(n_items: int, n_voxels: int, *, jobs: int = 1, encoder: str = "ridge") -> int:
     """Bytes that the encoding of a participant needs, whatever the number of layers and their units.
+
+    Responses and predictions lie in files, so that with `ridge` and `ols` only scores grow with the number of voxels.
 
     Parameters
     ----------
     n_items, n_voxels : int
     jobs : int
         Layers fitted at once.
+    encoder : str
+        Row of `MODELS`, or one's own.
 
     Returns
     -------
     int
     """
-    responses = 4 * n_items * n_voxels
-    work = SQUARES * 8 * n_items**2 + 3 * 4 * min(n_items * n_voxels, IN_MEMORY)
-    return responses + jobs * work + (jobs + (jobs > 1)) * PROGRAM_BYTES
+    values = n_items * n_voxels
+    direct = hasattr(MODELS.get(encoder), "held_out")
+    # What fits is in memory: the responses, and a job's predictions of them.
+    work = BLOCK_BYTES * min(1.0, values / IN_MEMORY) + 2 * 4 * min(values, IN_MEMORY) + VOXEL_BYTES * n_voxels
+    work += 8 * n_items**2 * (SQUARES if direct else SQUARES_OF_OTHERS)
+    if not direct:
+        work += COPIES_OF_OTHERS * 4 * values
+    return int(jobs * work + (jobs + (jobs > 1)) * PROGRAM_BYTES)
 
 
-def require_memory(n_items: int, n_voxels: int, *, mem_mb: float | None) -> None:
-    """Refuse what does not fit, before it is started.
+def jobs_that_fit(n_items: int, n_voxels: int, *, mem_mb: float | None, jobs: int = 1, encoder: str = "ridge") -> int:
+    """How many layers may be fitted at once; what does not fit at all is refused, before it is started.
 
     Parameters
     ----------
     n_items, n_voxels : int
     mem_mb : float or None
         The limit.
+    jobs : int
+        At most.
+    encoder : str
+
+    Returns
+    -------
+    int
 
     Raises
     ------
     ConfigError
         If a single layer at a time does not fit.
     """
-    needed = estimate_bytes(n_items, n_voxels)
-    if mem_mb is not None and needed > mem_mb * 1e6:
+    if mem_mb is None:
+        return jobs
+    needed = estimate_bytes(n_items, n_voxels, encoder=encoder)
+    if needed > mem_mb * 1e6:
+        other = "" if hasattr(MODELS.get(encoder), "held_out") else "--encoder ridge, which needs less, "
         raise ConfigError(
-            f"--mem-mb {mem_mb:g}: encoding of {n_items} stimuli x {n_voxels} voxels needs about {needed} bytes; give "
-            f"--mem-mb {int(np.ceil(needed / 1e6))}, a coarser --space, or fewer stimuli with --event-filter"
+            f"--mem-mb {mem_mb:g}: encoding of {n_items} stimuli x {n_voxels} voxels with {encoder} needs about "
+            f"{needed} bytes; give --mem-mb {int(np.ceil(needed / 1e6))}, {other}a coarser --space, or fewer stimuli with "
+            "--event-filter"
         )
+    fit = [n for n in range(1, jobs + 1) if estimate_bytes(n_items, n_voxels, jobs=n, encoder=encoder) <= mem_mb * 1e6]
+    return max(fit)
