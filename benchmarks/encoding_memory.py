@@ -106,13 +106,15 @@ def measure(n: int, n_voxels: int, units: Sequence[int], *, encoder: str, cv: st
             )  # fmt: skip
         seconds = time.process_time() - start
     own_bytes, total = max(one[1] for one in samples), max(one[1] + one[2] for one in samples)
-    print(
-        f"{encoder} {n} x {n_voxels}, {len(units)} layers, {cv}: peak {total / 1e6:.0f} MB, {own_bytes / 1e6:.0f} MB of "
-        f"it its own, at the start {sum(samples[0][1:]) / 1e6:.0f} MB; estimated "
-        f"{memory.estimate_bytes(n, n_voxels, encoder=encoder) / 1e6:.0f} MB; responses {4 * n * n_voxels / 1e6:.0f} MB; "
-        f"{samples[-1][0]:.0f} s, {seconds:.0f} s of processor time; "
-        f"mean r of layer 0 {result.tables['encoding']['pearsonr'].iloc[0]:.3f}"
-    )
+    estimate = memory.estimate_bytes(n, n_voxels, encoder=encoder)
+    sizes = {
+        "peak": total, "of it its own": own_bytes, "at the start": sum(samples[0][1:]), "estimated": estimate,
+        "responses": 4 * n * n_voxels,
+    }  # fmt: skip
+    said = ", ".join(f"{key} {value / 1e6:.0f} MB" for key, value in sizes.items())
+    r = result.tables["encoding"]["pearsonr"].iloc[0]
+    print(f"{encoder} {n} x {n_voxels}, {len(units)} layers, {cv}: {said}; mean r of layer 0 {r:.3f}")
+    print(f"{samples[-1][0]:.0f} s, {seconds:.0f} s of processor time")
     print(f"|{curve(samples)}|", flush=True)
 
 

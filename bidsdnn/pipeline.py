@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from bidsdnn import activations, grouplevel, reports, similarities
+from bidsdnn.across_runs import scratch
 from bidsdnn.analysed import analyse
 from bidsdnn.analyses import NEEDS_NETWORK, reliability
 from bidsdnn.bids import names
@@ -29,11 +30,12 @@ from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.checking import check_configuration
 from bidsdnn.config import Config
 from bidsdnn.config_tables import CrossValidation
+from bidsdnn.encoding.memory import in_file
 from bidsdnn.encoding.prediction import PREDICT
 from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
 from bidsdnn.features import beside
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
-from bidsdnn.measured import measured
+from bidsdnn.measured import Measured, measured
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, workers
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import check_encoding, describe_plan
@@ -225,10 +227,21 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     features : sequence of (Patterns, str)
         Activations of each network, and the hash of what they depend on.
     """
-    config, out = study.config, study.derivatives
     started = time.monotonic()
-    left_out = notes(config, one)
-    found = measured(study, one, left_out)
+    left_out = notes(study.config, one)
+    with scratch(study.config.work_dir) as folder:
+        found = measured(study, one, left_out)
+        # Many responses wait in a file while they are analysed; nothing else holds them.
+        found = replace(found, brain=in_file(found.brain, folder))
+        _related(study, one, features, found, left_out)
+    logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
+
+
+def _related(
+    study: Study, one: Participant, features: Sequence[tuple[Patterns, str]], found: Measured, left_out: Sequence[str]
+) -> None:
+    """Relate responses to the networks, analysis by analysis."""
+    config, out = study.config, study.derivatives
     brain, reliable, entities, space = found.brain, found.reliability, found.entities, found.brain.space
     for warning in dict.fromkeys([*found.warnings, *left_out]):
         logger.warning("sub-%s: %s", one.label, warning)
@@ -270,7 +283,6 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
                 entities=entities,
                 more=more,
             )
-    logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
 
 
 def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bidsdnn.analyses import encoding
+from bidsdnn.cli import main
 from bidsdnn.encoding import memory
 from bidsdnn.errors import ConfigError
 from bidsdnn.parallel import serial
@@ -96,3 +97,19 @@ def test_many_responses_go_into_a_file(tmp_path, monkeypatch):
     stored = memory.in_file(patterns.take(np.array([2, 0, 1])), tmp_path)
     assert isinstance(stored.values, memory.Table)
     np.testing.assert_array_equal(stored.values[:, :], values[[2, 0, 1]])
+
+
+def test_a_participant_whose_responses_are_many(finished, tmp_path, monkeypatch, undrawn):
+    opened = []
+    monkeypatch.setattr(memory, "IN_MEMORY", 24)
+    monkeypatch.setattr(memory, "width", lambda n_items: 40)
+    made = memory.Table.of
+    monkeypatch.setattr(memory.Table, "of", lambda *given, **more: opened.append(given) or made(*given, **more))
+    own = ["--participant-label", "01", "--work-dir", str(tmp_path / "work")]
+    assert main([str(finished.bids), str(tmp_path / "out"), "participant", *own, *finished.options]) == 0
+    # Once for responses, which nothing copies again, and once for each layer's predictions.
+    assert len(opened) >= 2 and not list((tmp_path / "work").iterdir())
+    for name in ("encoding", "rsa", "bestlayer"):
+        (path,) = (finished.out / "sub-01").rglob(f"*_desc-{name}_*.tsv")
+        (again,) = (tmp_path / "out" / "sub-01").rglob(path.name)
+        pd.testing.assert_frame_equal(pd.read_csv(again, sep="\t"), pd.read_csv(path, sep="\t"), rtol=1e-4, atol=1e-6)

@@ -198,8 +198,8 @@ def jobs_that_fit(n_items: int, n_voxels: int, *, mem_mb: float | None, jobs: in
         other = "" if hasattr(MODELS.get(encoder), "held_out") else "--encoder ridge, which needs less, "
         raise ConfigError(
             f"--mem-mb {mem_mb:g}: encoding of {n_items} stimuli x {n_voxels} voxels with {encoder} needs about "
-            f"{needed} bytes; give --mem-mb {int(np.ceil(needed / 1e6))}, {other}a coarser --space, or fewer stimuli with "
-            "--event-filter"
+            f"{needed} bytes; give --mem-mb {int(np.ceil(needed / 1e6))}, {other}a coarser --space, or fewer stimuli "
+            "with --event-filter"
         )
     fit = [n for n in range(1, jobs + 1) if estimate_bytes(n_items, n_voxels, jobs=n, encoder=encoder) <= mem_mb * 1e6]
     return max(fit)
