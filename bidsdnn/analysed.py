@@ -126,7 +126,7 @@ def analyse(
         try:
             result = function(x, y, **taken, **own)
         except ValueError as error:
-            raise DataError(f"sub-{entities['sub']}: {name}: {error}") from error
+            raise DataError(f"{name}: {error}") from error
         study.derivatives.save(
             replace(result, sidecar=_sidecar(study, result, x, y, entities, own)), y.space, content, **entities
         )

@@ -68,7 +68,7 @@ def check_configuration(config: Config) -> None:
     check_prediction(config)
     for name in config.analysis if config.analysis != (PREDICT,) else ():
         bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
-    check_parameters(**config.parameters.get("searchlight", {}))
+    check_parameters(cv=config.cv, **config.parameters.get("searchlight", {}))
     check_response(config)
     check_encoder(config.encoder, config.parameters.get(config.encoder, {}))
     check_joint(config)

@@ -13,16 +13,20 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from bidsdnn.config_tables import CrossValidation
 from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.folding import folding, items_for
 from bidsdnn.geometry import FEWEST_STIMULI, METRICS, Regions
 from bidsdnn.lookup import resolve, summary
 from bidsdnn.methods import searchlight as rsa_method
 from bidsdnn.methods import searchlight_encoding as encoding_method
+from bidsdnn.methods.grouped import grouped
 from bidsdnn.methods.models import Ridge
 from bidsdnn.methods.neighbourhoods import FEWEST_COLUMNS
-from bidsdnn.methods.predict import cross_predict, kfold, prediction_operator
+from bidsdnn.methods.null import held_out_scaled
+from bidsdnn.methods.predict import Model, prediction_operator
 from bidsdnn.methods.reduce import rotation
-from bidsdnn.methods.scores import pooled_pearsonr
+from bidsdnn.methods.scores import Split, pooled_pearsonr
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
@@ -64,8 +68,10 @@ def searchlight(
     radius: float = RADIUS,
     neighbors: int | None = None,
     methods: Sequence[str] = ("rsa",),
-    n_splits: int = 10,
+    cv: str = "kfold:10",
+    trials: Patterns | None = None,
     inner_splits: int = 5,
+    purge: float = 20.0,
 ) -> Result:
     """Layers were compared with the responses in the neighbourhood of every voxel or vertex (searchlight analysis).
 
@@ -94,8 +100,14 @@ def searchlight(
         Size of a neighbourhood as a number of voxels or vertices, the centre among them, in place of the radius.
     methods : sequence of str
         "rsa": similarity of RDMs. "encoding": mean over the neighbourhood of each voxel's cross-validated r.
-    n_splits, inner_splits : int
-        Folds of encoding, and those within each training part, for the penalty.
+    cv : str
+        What encoding holds out, as `CrossValidation.parse` reads it; every item once.
+    trials : Patterns, optional
+        Single trials, for runs or sessions to be held out: encoding then predicts their averages within each.
+    inner_splits : int
+        Folds within each training part, for the penalty.
+    purge : float
+        Seconds of a series that are left out of training on both sides of what is held out.
 
     Returns
     -------
@@ -111,25 +123,36 @@ def searchlight(
     """
     resolve(metric, METRICS)
     resolve(comparisons[0], SIMILARITIES)
-    check_parameters(methods=methods, neighbors=neighbors)
-    needed = max(FEWEST_STIMULI, n_splits if "encoding" in methods else 0)
-    if len(y) < needed:
-        raise DataError(f"{len(y)} distinct stimuli; this searchlight needs {needed} or more, give more runs")
+    check_parameters(methods=methods, neighbors=neighbors, cv=cv)
+    if len(y) < FEWEST_STIMULI:
+        raise DataError(f"{len(y)} distinct stimuli; this searchlight needs {FEWEST_STIMULI} or more, give more runs")
     near = y.space.neighbors(count=neighbors) if neighbors else y.space.neighbors(radius=radius)
     values = y.values
     usable = np.isfinite(values).all(axis=0)
     sizes = np.asarray(csr_array(near, dtype=np.int64) @ usable.astype(np.int64))
-    tested: dict[str, Any] = {"permutations": permutations, "seed": seed_for(seed, "searchlight"), "map": map}
-    found = []
+    found, held_out = [], ""
     if "rsa" in methods:
         models = np.array(map(partial(Group.rdm, metric=metric), x.groups, label="RDMs of layers"))
         found.append(
-            _rsa(values, near, models, metric=metric, comparison=comparisons[0], device=device, sizes=sizes, **tested)
-        )
+            _rsa(
+                values, near, models, metric=metric, comparison=comparisons[0], device=device, sizes=sizes,
+                permutations=permutations, seed=seed_for(seed, "searchlight"), map=map,
+            )
+        )  # fmt: skip
     if "encoding" in methods:
-        splits = kfold(len(y), n_splits, seed=seed_for(seed, "folds"))
-        fit = Fit(values, splits, Ridge(n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device))
-        found.append(_encoding(fit, x.groups, near, **tested))
+        items = items_for(cv, y, trials)
+        folded = folding(
+            items.items, cv=cv, purge=purge, permutations=permutations, seed=seed, fewest=inner_splits
+        )  # fmt: skip
+        ridge = Ridge(
+            n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device, shuffle=not folded.series
+        )  # fmt: skip
+        fit = Fit(items.values, folded.splits, grouped(ridge, items.items["stimulus_id"].to_numpy(str)))
+        found.append(_encoding(fit, x.match(items).groups, near, folded.orders, map=map))
+        held_out = (
+            f" Encoding: {folded.said}{folded.gap}, {inner_splits} folds within each training part for the penalty; "
+            f"its test takes {folded.test}.{folded.method}"
+        )
     extent = f"the {neighbors} nearest" if neighbors else f"within {radius:g} mm"
     about = {
         "NeighborhoodExtent": f"{neighbors} voxels or vertices" if neighbors else f"{radius:g} mm",
@@ -147,7 +170,8 @@ def searchlight(
             "Methods": f"{summary(searchlight)} A neighbourhood is the centre and the voxels or vertices {extent}. "
             f"{' '.join(said)} p comes from {permutations:,} permutations of the stimulus labels, the same for all "
             "centres and layers, with p = (1 + b) / (1 + n); family-wise p counts the permutations whose largest value "
-            "over all centres and layers, each layer's in units of its root mean square, reaches the observed one.",
+            "over all centres and layers, each layer's in units of its root mean square, reaches the observed one."
+            f"{held_out}",
             "Test": "permutations of stimulus labels, one-sided",
             "Permutations": permutations,
             "Correction": "family-wise over all centres and layers, by the largest value of each permutation",
@@ -161,12 +185,14 @@ def searchlight(
     )
 
 
-def check_parameters(*, methods: Sequence[str] = ("rsa",), neighbors: int | None = None, **others: Any) -> None:
+def check_parameters(
+    *, methods: Sequence[str] = ("rsa",), neighbors: int | None = None, cv: str | None = None, **others: Any
+) -> None:
     """Refuse parameters of `searchlight` that make no sense, before any data is read.
 
     Parameters
     ----------
-    methods, neighbors
+    methods, neighbors, cv
         As of `searchlight`.
     **others
         Further parameters, which are not looked at.
@@ -182,6 +208,10 @@ def check_parameters(*, methods: Sequence[str] = ("rsa",), neighbors: int | None
         raise ConfigError(f"parameters.searchlight.methods is empty: choose of {', '.join(METHODS)}")
     if neighbors is not None and neighbors < FEWEST_COLUMNS:
         raise ConfigError(f"parameters.searchlight.neighbors = {neighbors}: a neighbourhood needs 2 or more")
+    if "encoding" in methods and CrossValidation.parse(cv or "kfold:10").kind == "column":
+        raise ConfigError(
+            f'--cv {cv}: searchlight encoding holds every stimulus out once; use --cv kfold:10, or methods = ["rsa"]'
+        )
 
 
 def _rsa(
@@ -235,31 +265,29 @@ class Fit:
     """How one layer predicts every voxel; sent to a worker with the layer."""
 
     responses: np.ndarray
-    splits: Sequence[tuple[np.ndarray, np.ndarray]]
-    model: Ridge
+    splits: Sequence[Split]
+    model: Model
 
     def __call__(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
         """Cross-validated r of each voxel, and the operator of the test."""
         features = rotation(group.gram()[0])
-        predicted = cross_predict(self.model, features, self.responses, self.splits)
-        return pooled_pearsonr(predicted, self.responses, self.splits), prediction_operator(features, self.splits)
+        predicted, scale = held_out_scaled(self.model, features, self.responses, self.splits)
+        r = pooled_pearsonr(predicted, self.responses, self.splits, scale=scale)
+        return r, prediction_operator(features, self.splits)
 
 
-def _encoding(
-    fit: Fit, groups: Sequence[Group], near: csr_array, *, permutations: int, seed: int, map: ParallelMap
-) -> Scores:
+def _encoding(fit: Fit, groups: Sequence[Group], near: csr_array, orders: np.ndarray, *, map: ParallelMap) -> Scores:
     """Searchlight encoding."""
     fitted: list[tuple[np.ndarray, np.ndarray]] = map(fit, groups, label="encoding")
     operators = [operator for _, operator in fitted]
     start = time.perf_counter()
-    encoding_method.encoding_permutation(operators, fit.responses, near, fit.splits, permutations=1, seed=seed)
+    encoding_method.encoding_permutation(operators, fit.responses, near, fit.splits, orders=orders[:1])
     # The observed labels and one relabelling.
-    whole = (time.perf_counter() - start) / 2 * permutations
-    _say("searchlight encoding", near, float(near.nnz / near.shape[0]), len(groups), permutations, whole)
+    whole = (time.perf_counter() - start) / 2 * len(orders)
+    _say("searchlight encoding", near, float(near.nnz / near.shape[0]), len(groups), len(orders), whole)
     p, p_familywise = encoding_method.encoding_permutation(
-        operators, fit.responses, near, fit.splits, permutations=permutations, seed=seed,
-        map=map,
-    )  # fmt: skip
+        operators, fit.responses, near, fit.splits, orders=orders, map=map
+    )
     mean = encoding_method.pooled(np.array([r for r, _ in fitted]), near)
     return Scores("searchlightencoding", "pearsonr", mean, p, p_familywise)
 

@@ -144,6 +144,26 @@ def test_bad_parameters_and_too_few_stimuli(planted):
         searchlight(x.take(few), y.take(few), regions=regions, **OPTIONS)
 
 
+def test_searchlight_encoding_holds_out_what_cv_says(planted):
+    x, y, regions = planted
+    asked = {"regions": regions, "radius": 5, "methods": ("encoding",), **OPTIONS, "permutations": 5}
+    # 30 stimuli in two runs each, 10 more in one: items of the stimuli held out are left out of training.
+    shown = np.concatenate([np.arange(30), np.arange(20, 40), np.arange(10)])
+    trials = y.take(shown)
+    runs = np.repeat([f"{k}" for k in range(6)], 10)
+    trials = Patterns(trials.items.assign(run=runs, session="", n_repeats=1), trials.groups, trials.space)
+    found = searchlight(x, y, trials=trials, cv="leave-one-run-out", **asked)
+    assert "Encoding: 6 folds over runs, without items of the stimuli held out" in found.sidecar["Methods"]
+    table = found.tables["searchlightencoding"].set_index(["layer", "region"])["pearsonr"]
+    assert table["right", "planted"] > 0.2 > abs(table["wrong", "planted"])
+    single = searchlight(x, y, cv="leave-one-out", **asked).tables["searchlightencoding"]
+    assert single["pearsonr"].iloc[0] > 0.2
+    with pytest.raises(ConfigError, match=r"--cv column:part: searchlight encoding holds every stimulus out once"):
+        searchlight(x, y, cv="column:part", **asked)
+    with pytest.raises(ValueError, match=r"--cv kfold:41: 40 distinct stimuli for 41 folds"):
+        searchlight(x, y, cv="kfold:41", **asked)
+
+
 STEM = "sub-{0}/func/sub-{0}_task-objects_space-MNI152NLin2009cAsym_"
 MODEL = "model-demo+none+seed0_"
 PLANTED = {"early": "conv1", "middle": "conv3", "late": "conv5"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
-from bidsdnn.lookup import closest, resolve, summary
+from bidsdnn.lookup import closest, resolve_dotted, summary
 from bidsdnn.methods.models.classifiers import DECODERS, Decoder, Own
 
 DEFAULTS = {"classes": "logistic", "numbers": "ridge"}
@@ -30,7 +30,7 @@ def check_decoder(name: str, parameters: Mapping[str, Any]) -> None:
     Parameters
     ----------
     name : str
-        Row of `DECODERS`, ``package.module:object`` or ``file.py:object``.
+        Row of `DECODERS`, ``package.module.object`` or ``file.py:object``.
     parameters : mapping
 
     Raises
@@ -62,7 +62,7 @@ def build_decoder(name: str, parameters: Mapping[str, Any], kind: str, **supplie
     ConfigError
         If there is none of that name, it cannot be fitted or predict, or has no such parameter.
     """
-    found = resolve(name, DECODERS)
+    found = resolve_dotted(name, DECODERS)
     if name not in DECODERS:
         return Own(_instance(name, found, parameters), kind)
     taken = inspect.signature(found).parameters

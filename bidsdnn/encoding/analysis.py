@@ -34,6 +34,7 @@ from bidsdnn.geometry import FEWEST_STIMULI, Regions
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING, ceiling_of_items
 from bidsdnn.methods.grouped import Grouped, grouped, repeated
+from bidsdnn.methods.scores import varies
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Group, Patterns
@@ -284,7 +285,8 @@ def _fit_each(
 
 def _measures(y: Patterns, folded: Folding, permutations: int) -> dict[str, Any]:
     """What the numbers are, how they were tested, and of how many items."""
-    unscored = ~by_voxel(lambda one: np.isfinite(one).all(axis=0), y.values)
+    tested = folded.tested
+    scored = by_voxel(lambda one: np.isfinite(one).all(axis=0) & varies(one[tested]), y.values)
     return {
         "Measure": "Pearson r of predicted and measured deviations from the training part's mean, pooled over "
         "held-out stimuli, each fold's predictions on their own scale; R2 of the predictions as they are",
@@ -297,5 +299,5 @@ def _measures(y: Patterns, folded: Folding, permutations: int) -> dict[str, Any]
         "Permutations": permutations,
         "NumberOfStimuli": int(y.items.get("stimulus", y.items["stimulus_id"]).nunique()),
         "NumberOfItems": len(y),
-        "NumberOfVoxelsNotScored": int(unscored.sum()),
+        "NumberOfVoxelsNotScored": int((~scored).sum()),
     }

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from bidsdnn.methods.neighbourhoods import FEWEST_COLUMNS
 from bidsdnn.methods.predict import EXACT_ITEMS, mean_correlations, mean_operator
 from bidsdnn.methods.reduce import blocks
-from bidsdnn.methods.scores import Split, membership, standardise
+from bidsdnn.methods.scores import Split, membership, standardise, trained_on
 from bidsdnn.methods.searchlight import Float, familywise, serial
 
 _COLUMNS = 4096
@@ -63,8 +63,7 @@ def encoding_permutation(
     adjacency: csr_array,
     splits: Sequence[Split],
     *,
-    permutations: int,
-    seed: int,
+    orders: ArrayLike,
     map: Callable[..., list[Any]] = serial,
 ) -> tuple[Float, Float]:
     """A neighbourhood's mean r was tested by permuting the items' labels and predicting anew, penalty fixed.
@@ -81,16 +80,15 @@ def encoding_permutation(
     adjacency : sparse array of bool, shape (centres, V)
     splits : sequence of (train, test)
         Those of the operators.
-    permutations : int
-        The cost of each is a product (n, n) @ (n, V) for each model.
-    seed : int
+    orders : array-like of int, shape (permutations, n)
+        Relabellings; the cost of each is a product (n, n) @ (n, V) for each model.
     map : callable
         Spreads blocks of relabellings. The result is the same for any.
 
     Returns
     -------
     p : array, shape (m, centres)
-        (1 + b) / (1 + permutations), one-sided, of each centre by itself.
+        (1 + b) / (1 + n), one-sided, of each centre by itself.
     p_familywise : array, shape (m, centres)
         The same over all centres and models. Both are NaN for neighbourhoods with fewer than two usable columns.
 
@@ -100,9 +98,9 @@ def encoding_permutation(
         If shapes disagree, or there are no permutations.
     """
     y = np.asarray(y)
-    n = len(y)
-    if permutations < 1:
-        raise ValueError(f"permutations: expected at least 1, got {permutations}")
+    n, drawn = len(y), np.asarray(orders, dtype=np.intp)
+    if drawn.ndim != 2 or not len(drawn) or drawn.shape[1] != n or (np.sort(drawn, axis=1) != np.arange(n)).any():
+        raise ValueError(f"orders: expected one or more orders of {n} items, got shape {drawn.shape}")
     if any(np.shape(h) != (n, n) for h in operators) or adjacency.shape[1] != y.shape[1]:
         raise ValueError(
             f"operators, y, adjacency: expected shapes (n, n), (n, V), (centres, V), got "
@@ -119,13 +117,15 @@ def encoding_permutation(
     weights = csr_array((near[tested] / counts[tested][:, None]).T)
     base = mean_operator(splits, n)
     deviations = np.array([np.asarray(h, dtype=np.float64) - base for h in operators]).reshape(-1, n, n)
-    rng = np.random.default_rng(seed)
-    orders = np.array([rng.permutation(n) for _ in range(permutations)])
-    refit = _Refit(deviations, standard[:, usable], weights, membership(splits, n), orders)
+    folds, training = membership(splits, n), trained_on(splits, n)
+    if len(folds) == n:
+        # As in `null.Products`: folds of one item have no scale of their own and, at one penalty, need none.
+        folds = training = np.ones((1, n))
+    refit = _Refit(deviations, standard[:, usable], weights, folds, training, drawn)
     observed = refit.means(np.arange(n)[None])[0]
-    parts = map(_Reached(refit, observed), list(blocks(permutations, _ORDERS)), label="searchlight encoding")
+    parts = map(_Reached(refit, observed), list(blocks(len(drawn), _ORDERS)), label="searchlight encoding")
     found, corrected = (np.full((len(operators), len(counts)), np.nan) for _ in range(2))
-    found[:, tested] = (1 + sum(part[0] for part in parts)) / (1 + permutations)
+    found[:, tested] = (1 + sum(part[0] for part in parts)) / (1 + len(drawn))
     largest, squares = np.concatenate([part[1] for part in parts]), sum(part[2] for part in parts)
     corrected[:, tested] = familywise(observed.T, largest, squares).T
     return found, corrected
@@ -139,11 +139,15 @@ class _Refit:
     standard: NDArray[Any]
     weights: csr_array
     folds: Float
+    training: Float
     orders: NDArray[np.intp]
 
     def means(self, orders: NDArray[np.intp]) -> Float:
         """Mean r of each neighbourhood, (orders, m, centres)."""
-        each = [mean_correlations(h, self.standard, self.weights, orders, self.folds) for h in self.operators]
+        each = [
+            mean_correlations(h, self.standard, self.weights, orders, self.folds, self.training)
+            for h in self.operators
+        ]  # fmt: skip
         return np.stack(each, axis=1) if each else np.empty((len(orders), 0, self.weights.shape[1]))
 
 

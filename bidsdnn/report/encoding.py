@@ -167,6 +167,11 @@ def _depth(tables: list[Entry], stem: str) -> list[Block]:
     return [*keys, Figure((panel,), "How deep is each region?", caption, "wide"), *order, numbers]
 
 
+def _p(p: float) -> str:
+    """As of a test that is not limited by a number of permutations."""
+    return "< .001" if p < 0.001 else f"= {number(p, 3)}"
+
+
 def _networks(tables: list[Entry], stem: str) -> list[Block]:
     """Sentences on the networks that can be told apart, and all numbers."""
     table = read_tables(tables, "first", "second", "region", "difference", "p_fwe")
@@ -174,7 +179,7 @@ def _networks(tables: list[Entry], stem: str) -> list[Block]:
     said = [
         f"{row['region']}: {row['first'] if row['difference'] > 0 else row['second']} over "
         f"{row['second'] if row['difference'] > 0 else row['first']} by {number(abs(row['difference']))} "
-        f"(p = {number(row['p_fwe'], 3)})"
+        f"(p {_p(row['p_fwe'])})"
         for _, row in sure.iterrows()
     ]
     how = str(

@@ -193,8 +193,10 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
     first_title = f"{what[0].upper()}{what[1:]} in each {one}: {model}"
     second_title = f"Prediction in each {one}: {model}"
     drawn = Picture(picture.values, picture.kind, picture.parts)
+    # Of a single layer there is nothing to choose.
+    where_best = as_figure(tuple(pair[0] for pair in maps), first_title, caption_where, picture)
     return [
-        *as_figure(tuple(pair[0] for pair in maps), first_title, caption_where, picture),
+        *(where_best if len(layers) > 1 else ()),
         *as_figure(tuple(pair[1] for pair in maps), second_title, caption_much, drawn),
     ]
 

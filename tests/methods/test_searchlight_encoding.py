@@ -24,6 +24,11 @@ def some(n: int = 24, size: int = 40) -> tuple[list[np.ndarray], np.ndarray, lis
     return [prediction_operator(x, splits) for x in features], y, splits
 
 
+def drawn(permutations: int, seed: int, n: int = 24) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.array([rng.permutation(n) for _ in range(permutations)]).reshape(permutations, n)
+
+
 def test_a_neighbourhoods_score_is_the_mean_over_its_scored_columns():
     scores = np.random.default_rng(0).standard_normal((3, 20))
     scores[:, 4], scores[0, 5] = np.nan, np.nan
@@ -39,7 +44,7 @@ def test_a_neighbourhoods_score_is_the_mean_over_its_scored_columns():
 def test_p_is_that_of_a_region_for_each_neighbourhood():
     operators, y, splits = some()
     y[3, 30], y[:, 31] = np.nan, 7
-    p, p_familywise = encoding_permutation(operators, y, line(40, 2), splits, permutations=50, seed=1)
+    p, p_familywise = encoding_permutation(operators, y, line(40, 2), splits, orders=drawn(50, 1))
     for h, row in zip(operators, p, strict=True):
         expected, _ = region_permutation(h, y, line(40, 2).toarray(), splits, permutations=50, seed=1)
         np.testing.assert_allclose(row, expected)
@@ -49,7 +54,7 @@ def test_p_is_that_of_a_region_for_each_neighbourhood():
 def test_familywise_p_follows_from_the_largest_mean_of_each_relabelling():
     operators, y, splits = some()
     near = line(40, 2)
-    _, found = encoding_permutation(operators, y, near, splits, permutations=30, seed=5)
+    _, found = encoding_permutation(operators, y, near, splits, orders=drawn(30, 5))
     rng = np.random.default_rng(5)
     orders = [np.arange(24), *(rng.permutation(24) for _ in range(30))]
     means = []
@@ -67,18 +72,18 @@ def test_familywise_p_follows_from_the_largest_mean_of_each_relabelling():
 
 def test_planted_prediction_is_found_where_it_is_and_workers_do_not_matter():
     operators, y, splits = some()
-    found = encoding_permutation(operators, y, line(40, 2), splits, permutations=200, seed=0)
+    found = encoding_permutation(operators, y, line(40, 2), splits, orders=drawn(200, 0))
     significant = np.flatnonzero(found[1][0] < 0.05)
     assert set(range(12, 18)) <= set(significant) <= set(range(8, 22))
     assert not (found[1][1] < 0.05).any()
     with workers(2) as spread:
-        again = encoding_permutation(operators, y, line(40, 2), splits, permutations=200, seed=0, map=spread)
+        again = encoding_permutation(operators, y, line(40, 2), splits, orders=drawn(200, 0), map=spread)
     np.testing.assert_array_equal(found, again)
 
 
 def test_arguments_that_make_no_sense_are_refused():
     operators, y, splits = some()
-    with pytest.raises(ValueError, match="permutations: expected at least 1"):
-        encoding_permutation(operators, y, line(40, 2), splits, permutations=0, seed=0)
+    with pytest.raises(ValueError, match="orders: expected one or more orders of 24"):
+        encoding_permutation(operators, y, line(40, 2), splits, orders=drawn(0, 0))
     with pytest.raises(ValueError, match="operators, y, adjacency: expected shapes"):
-        encoding_permutation(operators, y, line(39, 2), splits, permutations=2, seed=0)
+        encoding_permutation(operators, y, line(39, 2), splits, orders=drawn(2, 0))
