@@ -139,7 +139,7 @@ class _Refit:
     standard: NDArray[Any]
     weights: csr_array
     folds: Float
-    training: Float
+    training: Float | None
     orders: NDArray[np.intp]
 
     def means(self, orders: NDArray[np.intp]) -> Float:
