@@ -232,3 +232,17 @@ def test_the_layers_of_the_demo_are_found(finished, tmp_path, encoder):
         assert best.loc[region, "pearsonr"] > 0.3 and best.loc[region, "p"] == pytest.approx(1 / 201)
     none = scores[scores["region"] == "none"]
     assert (none["pearsonr"] < 0.1).all() and (none["p"] > 0.01).all()
+
+
+def test_banded_ridge_finds_the_layers_of_the_demo(finished, tmp_path, undrawn):
+    out = shutil.copytree(finished.out, tmp_path / "out")
+    options = [*finished.options, "--analysis", "encoding", "--encoder", "banded-ridge", "--participant-label", "01"]
+    assert main([str(finished.bids), str(out), "participant", *options]) == 0
+    scores = pd.read_table(next(out.glob("sub-01/func/*atlas-planted*desc-encoding_results.tsv")))
+    joint = scores[scores["layer"] == "joint"].set_index("region")
+    shares = scores[scores["layer"] != "joint"].pivot_table(index="region", columns="layer", values="pearsonr")
+    for region, layer in LAYERS.items():
+        if layer is not None:
+            assert shares.loc[region].idxmax() == layer
+            assert joint.loc[region, "pearsonr"] > 0.3 and joint.loc[region, "p"] == pytest.approx(1 / 201)
+    assert joint.loc["none", "pearsonr"] < 0.1 and joint.loc["none", "p"] > 0.05
