@@ -282,3 +282,9 @@ def test_patterns_show_where_a_class_differs(brain):
     assert np.isnan(kind.values[0, 16:]).all()
     mean = brain.values[1::2, :6].mean(axis=0) - brain.values[::2, :6].mean(axis=0)
     assert np.corrcoef(-kind.values[0, :6], mean)[0, 1] > 0.5
+
+
+def test_folds_that_do_not_divide_the_classes_are_pointed_out(brain):
+    six = column({name: "abcdef"[k // 4] for k, name in enumerate(STIMULI)})
+    three, four = (run(None, brain, {"kind": six}, cv=cv, permutations=9).sidecar for cv in ("kfold:3", "kfold:4"))
+    assert "folds do not divide the classes evenly" in three["Notes"][0] and "Notes" not in four

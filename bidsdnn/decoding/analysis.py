@@ -33,6 +33,8 @@ from bidsdnn.result import Map, Result
 logger = logging.getLogger(__name__)
 
 RADIUS = 10.0
+UNEVEN = 0.2
+"""Difference of training parts in the number of a class, as a share of it, from which it is pointed out."""
 
 
 @dataclass
@@ -202,12 +204,27 @@ def _note(found: _Found, target: Target, folded: Folding, chosen: str) -> None:
         said = f"{target.left_out} of {target.left_out + len(target.labels)} items have no {target.name}: left out."
         found.notes.append(said)
         logger.warning("decoding: %s", said)
+    if target.classes and _uneven(target, folded):
+        said = (
+            f"{target.name}: folds do not divide the classes evenly, so that what is held out is rarer in training and "
+            "accuracies without information lie below chance. p knows that, since relabellings do too; a --cv that "
+            "divides the classes avoids it."
+        )
+        found.notes.append(said)
+        logger.warning("decoding: %s", said)
     what = {"stimulus": "stimuli", "identity": "means within runs or trials", "trial": "means within runs or trials"}
     found.folding[target.name] = (
         f"{len(target.labels)} items ({what[target.bearer]}), {folded.said}{folded.gap}; {folded.test}"
     )
     found.tests.append(folded.test)
     found.decoders.append(chosen)
+
+
+def _uneven(target: Target, folded: Folding) -> bool:
+    """Whether training parts differ in how many they hold of a class, by a fifth or more."""
+    counts = [np.bincount(target.labels[train], minlength=len(target.classes)) for train, _ in folded.splits]
+    most, least = np.max(counts, axis=0), np.min(counts, axis=0)
+    return len(counts) > 1 and bool((most - least >= UNEVEN * most).any())
 
 
 def _result(found: _Found, permutations: int, features: Features, train: str, test: str) -> Result:

@@ -79,12 +79,13 @@ def _confidence(tables: list[Entry], stem: str) -> list[Block]:
     if not panels:
         return []
     samples, people = first(tables, "BootstrapSamples"), first(tables, "Participants")
-    over = f"{samples:,} bootstrap samples of the stimuli" if samples else "the samples"
+    drawn = f"participants (n = {len(people)})" if people else "stimuli"
+    over = f"{samples:,} bootstrap samples of the {drawn}" if samples else "the samples"
+    what = "their scores" if people else "held-out predictions"
     caption = (
         f"Share of {over} in which a layer has a region's highest mean r, the first layer on the left and dark; "
-        "held-out predictions are resampled, no model is fitted again. Named is the layer with the largest share."
-        + (f" Mean over n = {count(len(people), 'participant')}." if people else "")
-        + " No test and no error bars."
+        f"{what} are resampled, no model is fitted again. Named is the layer with the largest share. No test and no "
+        "error bars."
     )
     return [Figure(tuple(panels), "How sure is the best layer?", caption, "wide")]
 
@@ -149,9 +150,7 @@ def _depth(tables: list[Entry], stem: str) -> list[Block]:
     spoken = "; ".join(f"{r['region']} in {r['network']} {number(r['depth'])}" for _, r in known.iterrows())
     panel = draw(f"{stem}_depth", (520, 28 * len(names) + 60), paint, alt=f"Depth by region: {spoken}."[:4000])
     people = first(tables, "Participants")
-    bars = (
-        "standard error over participants" if people else "bootstrap over stimuli, raised for training parts' overlap"
-    )
+    bars = "over participants" if people else "bootstrap over stimuli, raised for training parts' overlap"
     caption = (
         "Mean depth of the layer that predicts each voxel best, of voxels with r above 1.645 / √n. "
         f"Error bars: ± standard error ({bars}). No test."

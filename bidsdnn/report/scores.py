@@ -144,6 +144,8 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
     individuals = None
     if level == "group":
         individuals, table = table[table["sub"] != ""], table[table["sub"] == ""]
+        # Participants' tables have columns of their own, as p_fwe, which here would say that nothing is decided.
+        table = table.drop(columns=[name for name in table if name != value and table[name].isna().all()])
         tables = [entry for entry in tables if "sub" not in entry.entities]
     if table.empty:
         return []

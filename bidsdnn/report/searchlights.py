@@ -60,6 +60,60 @@ def searchlight_blocks(
     return blocks
 
 
+def decoding_searchlights(entries: list[Entry], base: Backdrop, stem: str, problems: list[str]) -> list[Block]:
+    """Draw the neighbourhoods of one participant from which classes were told.
+
+    Parameters
+    ----------
+    entries : list of Entry
+        Of one context.
+    base : Backdrop
+    stem : str
+        Beginning of the file names.
+    problems : list of str
+        Warnings are added here.
+
+    Returns
+    -------
+    list of Block
+    """
+    own = [one for one in entries if one.desc.startswith("searchlightdecoding") and "sub" in one.entities]
+    blocks: list[Block] = []
+    for entry in pick(own, "statmap", stat="balancedaccuracy"):
+        for corrected in pick(own, "statmap", entry.desc, "pfwe"):
+            blocks += attempt(partial(_told, entry, corrected, base, stem), entry.path.name, problems)
+    tables = pick(own, "results", "searchlightdecoding")
+    if tables:
+        blocks.append(data_table(read_tables(tables, "region", "target"), "All regions"))
+    return [Heading("Searchlight decoding: where can labels be told from neighbourhoods?"), *blocks] if blocks else []
+
+
+def _told(entry: Entry, corrected: Entry, base: Backdrop, stem: str) -> list[Block]:
+    """How many neighbourhoods tell the classes, and the map of those, or of all above chance where none does."""
+    picture, p = read_picture(entry.path, base), read_picture(corrected.path, base).values[0]
+    row, target = picture.values[0], str(first([entry], "Target") or "labels")
+    chance, significant = float(first([entry], "Chance") or 0), p < ALPHA
+    test = first([entry], "NullDistribution") or "permutations"
+    rule = f"family-wise p < .05 over all centres ({test}, largest of each)"
+    tested, found = int(np.isfinite(p).sum()), int(significant.sum())
+    how = f"{found:,} of {tested:,} centres reach" if found else f"none of {tested:,} centres reaches"
+    shown = np.where(significant | np.isnan(p), row, chance) if found else row
+    what = "Only significant centres are coloured" if found else "Centres above chance are coloured"
+    panels = tuple(
+        score_map(
+            part, base.scan, stem=name, label="balanced accuracy", floor=chance, highest=peak(row),
+            alt=f"{view(picture)} with the balanced accuracy of {target} in each neighbourhood; {how} {rule}.",
+        )
+        for name, part in named_parts(f"{stem}_desc-{slug(entry.desc)}", picture, shown)
+    )  # fmt: skip
+    caption = (
+        f"Cross-validated balanced accuracy in the neighbourhood of each centre (radius "
+        f"{first([entry], 'NeighborhoodExtent') or 'in the tables'}); chance is {number(chance, 3)}. {what}. "
+        f"{rule[0].upper()}{rule[1:]}. No error bars. {looking(picture)}"
+    )
+    return [Notes("", (f"{target}: {how} {rule}.",)), *as_figure(panels, f"Where {target} is told", caption, picture)]
+
+
 def _same(one: Entry, other: Entry) -> bool:
     """Whether two maps are of one network and one person or group."""
     return all(one.entities.get(key) == other.entities.get(key) for key in ("model", "sub", "tpl"))

@@ -20,8 +20,9 @@ from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.pairs import pair_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
 from bidsdnn.report.scores import VALUES, score_blocks
-from bidsdnn.report.searchlights import SEARCHLIGHTS, searchlight_blocks
+from bidsdnn.report.searchlights import SEARCHLIGHTS, decoding_searchlights, searchlight_blocks
 from bidsdnn.report.similarities import similarity_blocks
+from bidsdnn.report.units import unit_blocks
 
 PARTITION = "variancepartition"
 LEVELS = ("participant", "group")
@@ -122,7 +123,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
         "rsa": rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems),
     }
     alike = similarity_blocks(own, stem, problems, level=level)
-    told = decoding_blocks(own, stem, problems, level=level)
+    told = decoding_blocks(own, stem, problems, level=level) + decoding_searchlights(own, base, stem, problems)
     if not _has_network(own):
         blocks = attempt(partial(reliability_blocks, own, stem), "reliability", problems)
         blocks = told + blocks + voxel_blocks(own, "reliability", base, stem, problems) + pictures["rsa"] + alike
@@ -139,13 +140,15 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
             make = partial(score_blocks, these, near, desc, f"{stem}_atlas-{atlas}_desc-{desc}", level=level)
             part += [Heading(f"Atlas {atlas}")] if len(atlases) > 1 else []
             part += attempt(make, f"{desc} of atlas {atlas}", problems)
+            part += unit_blocks(near, desc, problems)
             if desc == "rsa":
                 part += pair_blocks(near, f"{stem}_atlas-{atlas}", problems)
             elif desc == "encoding":
                 part += encoding_blocks(near, f"{stem}_atlas-{atlas}", problems, level=level)
         part += pictures[desc]
         part += best_voxel_blocks(own, base, stem, problems) if desc == "encoding" and level == "participant" else []
-        blocks += [Heading(title), *part] if part else []
+        undecided = desc == "rsa" and not tables
+        blocks += [Heading("Distances between the stimuli" if undecided else title), *part] if part else []
     blocks += _partitions(own, stem, problems, level)
     return blocks + told + alike + searchlight_blocks(own, base, stem, problems, level=level)
 

@@ -9,6 +9,8 @@ from bidsdnn.report.backdrop import Backdrop
 from bidsdnn.report.drawing import Figure
 from bidsdnn.report.encoding import encoding_blocks, voxel_blocks
 from bidsdnn.report.page import Entry
+from bidsdnn.report.scores import FAMILIES, participant_trust
+from bidsdnn.report.units import unit_blocks
 from bidsdnn.spaces import write_nifti
 
 WHERE = {"sub": "01", "space": "S", "atlas": "a"}
@@ -82,3 +84,28 @@ def test_a_damaged_table_costs_its_figure_alone(tmp_path):
     broken = entry(tmp_path, pd.DataFrame({"network": ["net"]}), "bestlayer")
     assert encoding_blocks([broken], "sub-01", problems, level="participant") == []
     assert len(problems) == 1 and "bestlayer" in problems[0]
+
+
+def test_units_and_identification_name_the_best_of_each_region(tmp_path):
+    units = pd.DataFrame({
+        "network": "net", "layer": "l1", "channel": [0, 1, 0, 1], "region": ["V1", "V1", "V4", "V4"],
+        "pearsonr": [0.1, 0.4, 0.3, 0.2], "p": 0.01, "p_fwe": [0.9, 0.02, 0.03, 0.5],
+    })  # fmt: skip
+    told = pd.DataFrame({
+        "network": "net", "layer": ["l1", "l2"], "region": "V1", "top1": [0.5, 0.75], "chance_top1": 0.25,
+        "rank": [0.6, 0.9], "p_top1": [0.3, 0.01], "p": [0.2, 0.02],
+    })  # fmt: skip
+    entries = [entry(tmp_path, units, "encodingchannel", {"Permutations": 99}), entry(tmp_path, told, "identification")]
+    problems = []
+    blocks = unit_blocks(entries, "encoding", problems)
+    assert problems == [] and unit_blocks(entries, "rsa", problems) == []
+    said = " ".join(item for block in blocks for item in getattr(block, "items", ())).replace("\xa0", " ")
+    assert "V1: highest is channel 1 of l1 (net), mean r = .40, p(family-wise) = .020" in said
+    assert "V4: highest is channel 0 of l1 (net), mean r = .30, p(family-wise) = .030" in said
+    assert "p from 99 permutations" in said
+    assert "V1: best by l2 (net), .75 identified (chance .25, p = .010), mean rank .90 (chance .50, p = .020)" in said
+
+
+def test_joint_models_and_layers_have_their_own_family():
+    assert participant_trust([], family=FAMILIES["joint"]).rule.endswith("family-wise over the regions of the atlas.")
+    assert "not corrected for the number of layers and regions" in participant_trust([]).rule

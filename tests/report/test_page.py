@@ -73,7 +73,8 @@ def group(output, n, *, q=0.01):
     table = encoding_table().assign(n_participants=n, sem=0.02, t=5.0, p=2.0**-n, q=q)
     output.table(table, "encoding", sidecar, **entities)
     for label in people:
-        output.table(encoding_table(), "encoding", SIDECAR, **ENTITIES | {"sub": label}, atlas="demo")
+        own = encoding_table().assign(p_fwe=0.001, explained_variance=0.1)
+        output.table(own, "encoding", SIDECAR, **ENTITIES | {"sub": label}, atlas="demo")
     for stat in ("mean", "t", "p"):
         data = np.random.default_rng(1).uniform(0, 0.4, (6, 7, 5, 3))
         output.map(data, stat, "encoding", sidecar, task="view", space="S", model="demo+none+seed0")
@@ -250,6 +251,8 @@ def test_group_states_n_error_bars_and_the_smallest_p(output, log):
     assert "standard error of the mean" in caption and "The smallest p that 8 participants can give is .004" in caption
     assert "Grey: the participants." in caption
     assert "sub-09 was left out: no results." in text and "01, 02, 03" in text
+    # What participants' tables have and the group's has not is neither a column nor what decides.
+    assert "above chance" in text and "not computed" not in text and "explained variance" not in text
 
 
 def test_a_group_too_small_for_significance_describes(output, log):
