@@ -26,11 +26,11 @@ IN_MEMORY = 2**26
 SQUARES = 7
 """Tables of stimuli x stimuli, in double precision, that a job holds at its peak, of models that predict by columns."""
 SQUARES_OF_OTHERS = 15
-"""The same of partial least squares, which has one decomposition for each inner fold."""
+"""The same of other models, counted in partial least squares, which has a decomposition for each inner fold."""
 COPIES_OF_OTHERS = 6
 """Copies of the responses, in single precision, of models that keep weights of all voxels."""
-BLOCK_BYTES = 700_000_000
-"""Of work on some voxels at a time: at most, as on tables of more than `IN_MEMORY` numbers."""
+BLOCK_BYTES = 450_000_000
+"""Of work on some voxels at a time, beyond what the tables of stimuli x stimuli leave free by then."""
 VOXEL_BYTES = 1000
 """Of one voxel's scores, in all folds."""
 PROGRAM_BYTES = 750_000_000
@@ -163,7 +163,7 @@ def estimate_bytes(n_items: int, n_voxels: int, *, jobs: int = 1, encoder: str =
     values = n_items * n_voxels
     direct = hasattr(MODELS.get(encoder), "held_out")
     # What fits is in memory: the responses, and a job's predictions of them.
-    work = BLOCK_BYTES * min(1.0, values / IN_MEMORY) + 2 * 4 * min(values, IN_MEMORY) + VOXEL_BYTES * n_voxels
+    work = BLOCK_BYTES + 2 * 4 * min(values, IN_MEMORY) + VOXEL_BYTES * n_voxels
     work += 8 * n_items**2 * (SQUARES if direct else SQUARES_OF_OTHERS)
     if not direct:
         work += COPIES_OF_OTHERS * 4 * values
