@@ -89,20 +89,15 @@ class FoldFit:
         learned = learned if share is None else share.astype(learned.dtype) @ learned
         fitted = copy.deepcopy(self.model).fit_grams(inside, learned)
         predicted = np.empty((len(test), self.responses.shape[1])) if self.keep else None
-        few, found = len(test) < FEWEST_SCALED, []
+        found, within = [], fitted.split_grams(inside) if len(test) < FEWEST_SCALED else None
         for targets, parts in fitted.split_grams(outside):
             mean = fitted.intercept_[targets]
-            spread = _fitted_spread(fitted, inside, targets) if few else None
+            # Both go through the same blocks of targets.
+            spread = None if within is None else np.sqrt((next(within)[1].sum(axis=0) ** 2).mean(axis=0))
             found.append(Sums.of(parts, self.responses[test, targets] - mean, spread=spread))
             if predicted is not None:
                 predicted[:, targets] = parts.sum(axis=0) + mean
         return Sums.joined(found), predicted
-
-
-def _fitted_spread(fitted: BandedRidge, inside: np.ndarray, targets: slice) -> np.ndarray:
-    """Root mean square of the fitted deviations over the training rows."""
-    whole = next(parts.sum(axis=0) for where, parts in fitted.split_grams(inside) if where == targets)
-    return np.asarray(np.sqrt((whole**2).mean(axis=0)))
 
 
 @dataclass(frozen=True, eq=False)
