@@ -39,6 +39,9 @@ def computed_features(
         If a feature is not for these stimuli.
     """
     kinds = sorted(set(stimuli.table["modality"]))
+    if names and not kinds:
+        takes = " and ".join(controls.MODALITIES[names[0]])
+        raise ConfigError(f"--features {names[0]}: computed of {takes}, of which there are none; leave it out")
     if names and len(kinds) > 1:
         raise ConfigError(
             f"--features {names[0]}: stimuli are {' and '.join(kinds)}; choose one kind with --event-filter"

@@ -140,6 +140,15 @@ def test_moments_of_pictures_are_refused(finished, tmp_path, capsys):
     assert "is no film or sound, of which --response timeseries has moments" in capsys.readouterr().err
 
 
+def test_a_feature_of_another_kind_than_the_folders_is_refused(datasets, tmp_path, capsys):
+    root = tmp_path / "bids"
+    shutil.copytree(datasets["video"] / "stimuli", root / "stimuli")
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "clips", "BIDSVersion": "1.10.0"}))
+    given = ["--network", "none", "--nprocs", "1", "--features", "position", "mel"]
+    assert main([str(root), str(tmp_path / "out"), "dnn", *given]) == 2
+    assert "--features mel: computed of audio, of which there are none" in capsys.readouterr().err
+
+
 def test_the_dnn_level_computes_features_of_a_folder(datasets, tmp_path):
     root = tmp_path / "bids"
     shutil.copytree(datasets["video"] / "stimuli", root / "stimuli")
