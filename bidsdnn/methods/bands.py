@@ -130,15 +130,15 @@ def path_errors(
     for train, test in folds:
         out = torch.from_numpy(test).to(y.device)
         unit = _unit_without(centred, out, min(rank, len(train) - 1)) if relative else 1.0
-        made = {}
+        rows, made = {dtype: vectors[out].to(dtype) for dtype in (torch.float32, torch.float64)}, {}
         for step in wanted:
             penalty = float(grid[step]) * unit
             rough = y.dtype == torch.bfloat16 and size < _STEEPEST * penalty
             solved_in = torch.float32 if rough else torch.float64
             left = penalty / (values + penalty)
-            made[step] = _left_out(vectors[out].to(solved_in), left.to(solved_in)).to(y.dtype)
+            made[step] = _left_out(rows[solved_in], left.to(solved_in)).T.to(y.dtype)
         for span, steps in spans:
-            maps = torch.cat([made[step] for step in steps]).T
+            maps = torch.cat([made[step] for step in steps], dim=1)
             for part in blocks(span.stop - span.start, max(1, _ENTRIES // maps.shape[1])):
                 targets = slice(span.start + part.start, span.start + part.stop)
                 wrong = (rotated[targets] @ maps).unflatten(1, (len(steps), len(test)))
