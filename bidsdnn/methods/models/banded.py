@@ -61,7 +61,7 @@ class BandedRidge(BaseEstimator):
     reach : int, optional
         All penalties are tried with the first weights and with each band alone; with further weights, those within so
         many steps of the target's best penalty so far. Its best penalty hardly moves with the weights, and a candidate
-        costs a third. None tries all.
+        costs about half. None tries all.
     relative : bool
         Whether penalties are in units of the mean non-zero eigenvalue of the weighted inner products of the training
         rows, and bands brought to one length; or both taken as they are.
