@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 HASHED = (
     "permutations", "seed", "metric", "comparisons", "radius", "iterate", "encoder", "encoder_parameters", "cv",
+    "region_encoder_parameters",
     "save_predictions", "save_weights",
     "decoder", "decoder_parameters",
 )  # fmt: skip
@@ -87,6 +88,7 @@ def analyse(
         "decoder": config.decoder,
         "decoder_parameters": {name: config.parameters.get(name, {}) for name in decoders_of(config)},
         "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
+        "region_encoder_parameters": config.parameters.get(config.region_encoder or "", {}),
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
         "seed": seed_for(config.random_seed, entities["sub"]), **more,
     }  # fmt: skip
@@ -98,6 +100,8 @@ def analyse(
     settings |= own_sources([taken.get("metric", ""), own.get("layer_metric", ""), *taken.get("comparisons", ())])
     if "encoder" in taken:
         settings["encoder_source"] = source_of(taken["encoder"])
+    if own.get("region_encoder"):
+        settings["region_encoder_source"] = source_of(own["region_encoder"])
     if taken.get("decoder"):
         settings["decoder_source"] = source_of(taken["decoder"])
     for kind in ("columns", "targets"):

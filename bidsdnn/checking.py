@@ -33,6 +33,7 @@ from bidsdnn.searchlights import check_parameters
 SUPPLIED = (
     "regions", "permutations", "seed", "map", "device", "metric", "comparisons", "trials", "residuals", "columns",
     "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters", "cv", "parts",
+    "region_encoder_parameters",
     "save_predictions", "save_weights", "scratch",
     "targets", "decoder", "decoder_parameters",
 )  # fmt: skip
@@ -71,6 +72,8 @@ def check_configuration(config: Config) -> None:
     check_parameters(cv=config.cv, **config.parameters.get("searchlight", {}))
     check_response(config)
     check_encoder(config.encoder, config.parameters.get(config.encoder, {}))
+    if config.region_encoder is not None:
+        check_encoder(config.region_encoder, config.parameters.get(config.region_encoder, {}))
     check_joint(config)
     check_bands(config.parameters.get("variance-partition", {}).get("spaces", "network"), key=PARTITION)
     for name in ("rsa", "similarity"):
@@ -96,7 +99,7 @@ def check_configuration(config: Config) -> None:
     check_decoding(config)
     check_features(config)
     for name in config.parameters:
-        if name not in (*config.analysis, config.response, config.encoder, *decoders_of(config)):
+        if name not in (*config.analysis, config.response, config.encoder, config.region_encoder, *decoders_of(config)):
             raise ConfigError(
                 f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response, "
                 "--encoder or --decoder"

@@ -214,6 +214,11 @@ class Config(BaseModel):
         return self
 
     @property
+    def region_encoder(self) -> str | None:
+        """The encoder of the regions' rows, where ``[parameters.encoding]`` names another than the voxels'."""
+        return self.parameters.get("encoding", {}).get("region_encoder")
+
+    @property
     def columns(self) -> dict[str, Path | None]:
         """Columns of ``--rdm-column``, and the files they are in; None for the dataset's own tables."""
         return _named_tables(self.rdm_column)

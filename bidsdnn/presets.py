@@ -20,7 +20,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cv": "kfold:10",
         "rdm_metric": "correlation",
         "rdm_comparison": ["pearson"],
-        "parameters": {"pls": {"n_components": 10, "scale_x": True, "scale_y": True}},
+        "parameters": {
+            "encoding": {"region_encoder": "pls"},
+            "pls": {"n_components": 10, "scale_x": True, "scale_y": True},
+        },
     },
 }
 """Values of the configuration's fields; parameters are those of models that may be chosen."""
@@ -53,8 +56,12 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     if "network" in values:
         del preset["layer"]
     made = {**preset, **values}
-    own = PRESETS[name]["parameters"].get(made["encoder"])
-    if own is not None:
-        given = made.get("parameters", {})
-        made["parameters"] = {**given, made["encoder"]: {**own, **given.get(made["encoder"], {})}}
+    own, given = PRESETS[name]["parameters"], made.get("parameters", {})
+    chosen = {made["encoder"]}
+    # Regions have a model of their own beside the preset's encoder of voxels, and beside no other.
+    if "encoding" in made["analysis"] and made["encoder"] == preset["encoder"]:
+        chosen |= {"encoding", given.get("encoding", {}).get("region_encoder", own["encoding"]["region_encoder"])}
+    filled_in = {key: {**own[key], **given.get(key, {})} for key in own if key in chosen}
+    if filled_in:
+        made["parameters"] = {**given, **filled_in}
     return made

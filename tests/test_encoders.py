@@ -246,3 +246,18 @@ def test_banded_ridge_finds_the_layers_of_the_demo(finished, tmp_path, undrawn):
             assert shares.loc[region].idxmax() == layer
             assert joint.loc[region, "pearsonr"] > 0.3 and joint.loc[region, "p"] == pytest.approx(1 / 201)
     assert joint.loc["none", "pearsonr"] < 0.1 and joint.loc["none", "p"] > 0.05
+
+
+def test_regions_can_have_an_encoder_of_their_own(planted):
+    own = {"n_components": 2}
+    both = encoding(*planted, encoder="ols", region_encoder="pls", region_encoder_parameters=own, **OPTIONS)
+    voxels, regions = (
+        encoding(*planted, encoder="ols", **OPTIONS),
+        encoding(*planted, encoder="pls", encoder_parameters=own, **OPTIONS),
+    )
+    for name in ("encoding", "encodingfolds"):
+        pd.testing.assert_frame_equal(both.tables[name], regions.tables[name])
+    pd.testing.assert_frame_equal(both.tables["bestlayer"], voxels.tables["bestlayer"])
+    for ours, theirs in zip(both.maps, voxels.maps, strict=True):
+        np.testing.assert_array_equal(ours.values, theirs.values)
+    assert both.sidecar["RegionEncoder"] == "pls" and {"ols", "pls"} <= set(both.sidecar["References"])

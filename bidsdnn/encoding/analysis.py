@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def encoding(
     device: str = "cpu",
     encoder: str = "ridge",
     encoder_parameters: Mapping[str, Any] | None = None,
+    region_encoder: str | None = None,
+    region_encoder_parameters: Mapping[str, Any] | None = None,
     ceiling: np.ndarray | None = None,
     cv: str = "kfold:10",
     parts: pd.DataFrame | None = None,
@@ -93,6 +95,10 @@ def encoding(
         Row of `MODELS`, or ``package.module:object``.
     encoder_parameters : mapping, optional
         The encoder's own.
+    region_encoder : str, optional
+        The encoder of the regions' rows, where that is another than the voxels': partial least squares of all voxels of
+        a region, beside least squares of each voxel. Maps, and what is chosen among layers, are the voxels' encoder's.
+    region_encoder_parameters : mapping, optional
     ceiling : ndarray, shape (n_voxels,), optional
         Highest r to be expected in each voxel; NaN where unknown.
     cv : str
@@ -143,11 +149,11 @@ def encoding(
     if ceiling is not None and averaged is not None:
         ceiling = ceiling_of_items(ceiling, averaged, y.items["n_repeats"].iloc[folded.tested])
     named = [(atlas, name, columns) for atlas, table in regions.items() for name, columns in table.items()]
-    model = build_encoder(
-        encoder, encoder_parameters or {},
-        n_splits=inner_splits, seed=seed_for(seed, "encoding"), device=device, shuffle=not folded.series,
-        together=fitted_together(regions, y.values.shape[1]),
-    )  # fmt: skip
+    built = {
+        "n_splits": inner_splits, "seed": seed_for(seed, "encoding"), "device": device, "shuffle": not folded.series,
+        "together": fitted_together(regions, y.values.shape[1]),
+    }  # fmt: skip
+    model = build_encoder(encoder, encoder_parameters or {}, **built)
     keeping = Keeping(
         scratch, inner_splits, seed_for(seed, "encoding"), not folded.series,
         predictions=bool(bootstrap) or save_predictions, weights=save_weights,
@@ -158,7 +164,15 @@ def encoding(
         identification=identification,
     )  # fmt: skip
     fits = _fit_together if getattr(model, "joint", False) else _fit_each
-    found = fits(x.groups, fit, [atlas for atlas, _, _ in named], ceiling, map=map, test=folded.test, voxelwise=every)
+    atlases = [atlas for atlas, _, _ in named]
+    found = by_region = fits(x.groups, fit, atlases, ceiling, map=map, test=folded.test, voxelwise=every)
+    if region_encoder is not None:
+        whole = build_encoder(region_encoder, region_encoder_parameters or {}, **built)
+        again, _ = _layer_fit(
+            whole, y, named, folded, replace(keeping, predictions=False, weights=False), n_layers=len(x.groups),
+            seed=seed, voxelwise=False, identification=identification,
+        )  # fmt: skip
+        by_region = _fit_each(x.groups, again, atlases, ceiling, map=map, test=folded.test, voxelwise=False)
     shared = compared(
         found.layers, found.scores, y, folded.splits, named, units=resampled_units(y.items, purge), samples=bootstrap,
         seed=seed, map=map, ceiling=ceiling, hierarchy=hierarchy,
@@ -172,17 +186,23 @@ def encoding(
         maps=(*found.maps, *shared.maps),
         columns=stored_columns(found.layers, found.scores, y, predictions=save_predictions, weights=save_weights),
         tables={
-            "encoding": pd.DataFrame(region_rows(found.groups, found.scores, named, found.tests, ceiling)),
-            "encodingfolds": pd.DataFrame(fold_rows(found.groups, found.scores, named)),
+            "encoding": pd.DataFrame(region_rows(by_region.groups, by_region.scores, named, by_region.tests, ceiling)),
+            "encodingfolds": pd.DataFrame(fold_rows(by_region.groups, by_region.scores, named)),
             **shared.tables,
-            **(identification_table(found.groups, found.scores, named) if found.layers else {}),
+            **(identification_table(by_region.groups, by_region.scores, named) if found.layers else {}),
         },
         sidecar={
             "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
             f"{folded.method}{'' if fit.model is model else f' {summary(Grouped)}'} "
-            f"{said_of_test(model, folded, permutations, voxelwise=every)}{found.said}{shared.methods}",
+            f"{said_of_test(model, folded, permutations, voxelwise=every)}{found.said}{shared.methods}"
+            + (
+                ""
+                if region_encoder is None
+                else f" Regions' scores are of a fit of their own. {said_of(whole, region_encoder)}"
+            ),
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Encoder": encoder,
+            **({} if region_encoder is None else {"RegionEncoder": region_encoder}),
             "EncoderFit": {
                 "Parameters": dict(encoder_parameters or {}),
                 "InnerFolds": inner_splits,
@@ -197,6 +217,7 @@ def encoding(
             "References": [
                 "encoding",
                 *references_of(model, encoder),
+                *([] if region_encoder is None else references_of(whole, region_encoder)),
                 "permutation",
                 "sign-flip",
                 "fdr",
