@@ -115,7 +115,7 @@ def test_voxels_that_cannot_be_scored_are_counted(planted):
     for encoder in MODELS:
         found = encoding(x, Patterns(y.items, (Group("brain", values),)), encoder=encoder, **OPTIONS)
         assert np.isnan(found.maps[0].values[:, :2]).all() and np.isfinite(found.maps[0].values[0, 2:]).all()
-        assert found.sidecar["NumberOfVoxelsNotScored"] == 1
+        assert found.sidecar["NumberOfVoxelsNotScored"] == 2
         assert (found.tables["encoding"]["n_voxels"] == 4).all()
 
 
