@@ -98,7 +98,7 @@ def test_columns_that_cannot_be_scored_are_nan_and_counted(planted):
     assert table.groupby("region")["n_voxels"].first().to_dict() == {"bad": 0, "empty": 0, "some": 3}
     unscored = table[table["region"] != "some"]
     assert unscored[["pearsonr", "r2", "p"]].isna().all(axis=None)
-    assert result.sidecar["NumberOfVoxelsNotScored"] == 2
+    assert result.sidecar["NumberOfVoxelsNotScored"] == 3
 
 
 def test_p_of_a_large_region_comes_from_a_sample_of_its_voxels(planted, monkeypatch):

@@ -238,7 +238,7 @@ def test_constant_voxels_are_counted_and_not_scored(run, bids, tmp_path):
     quality = next((tmp_path / "out").glob("sub-01/func/*desc-quality_results.tsv")).read_text().splitlines()
     counted = dict(zip(quality[0].split("\t"), quality[1].split("\t"), strict=True))
     assert int(counted["n_voxels_constant"]) > 10
-    r = nib.load(next((tmp_path / "out").glob("sub-01/func/*stat-pearsonr*.nii.gz"))).get_fdata()
+    r = nib.load(next((tmp_path / "out").glob("sub-01/func/*stat-pearsonr_desc-encoding_statmap.nii.gz"))).get_fdata()
     half = r.shape[0] // 2
     assert np.isnan(r[:half]).all()
     assert np.isfinite(r[half:]).any()
