@@ -93,6 +93,14 @@ def ready(network: Network, stimuli: Stimuli) -> Network:
     return replace(network, preprocess=lambda image: tensor)
 
 
+def two_threads(work: Callable[[], None]) -> None:
+    torch.set_num_threads(2)
+    try:
+        work()
+    finally:
+        torch.set_num_threads(1)
+
+
 def speed(name: str, n: int) -> None:
     network = zoo.build(name, weights="none")
     layers = network.canonical()
@@ -102,11 +110,12 @@ def speed(name: str, n: int) -> None:
             used = ready(network, stimuli) if size == (1, 1) else network
             path = Path(folder) / "activations.h5"
             bare(used, stimuli.select(stimuli.ids[:BATCH]))
-            (loop, _, loop_cpu), (one, _, one_cpu), (two, *_) = fastest(
+            (loop, _, loop_cpu), (one, _, one_cpu), (two, *_), (threaded, *_) = fastest(
                 [
                     lambda used=used, stimuli=stimuli: bare(used, stimuli),
                     lambda used=used, stimuli=stimuli, path=path: extracted(used, stimuli, layers, path),
                     lambda used=used, stimuli=stimuli, path=path: extracted(used, stimuli, layers, path, workers=2),
+                    lambda used=used, stimuli=stimuli: two_threads(lambda: bare(used, stimuli)),
                 ]
             )
             megabytes = extract.estimate_bytes(network, layers, n) / 1e6
@@ -114,7 +123,8 @@ def speed(name: str, n: int) -> None:
             print(f"  bare forward loop   {n / loop:7.1f} pictures/s")
             print(f"  extract, 1 worker   {n / one:7.1f} pictures/s   ratio {loop / one:.2f}, of the thread's "
                   f"processor time {loop_cpu / one_cpu:.2f}")  # fmt: skip
-            print(f"  extract, 2 workers  {n / two:7.1f} pictures/s   ratio {loop / two:.2f}")
+            print(f"  extract, 2 workers  {n / two:7.1f} pictures/s   ratio {loop / two:.2f}; {threaded / two:.2f} of "
+                  f"the bare loop with two kernel threads, {n / threaded:.1f} pictures/s")  # fmt: skip
 
 
 def layers(name: str, n: int) -> None:
