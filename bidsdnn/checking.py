@@ -10,7 +10,6 @@ from bidsdnn.bids.confounds import STRATEGIES, known_strategy
 from bidsdnn.bids.files import read_json
 from bidsdnn.bids.names import require
 from bidsdnn.config import Config
-from bidsdnn.config_tables import CrossValidation
 from bidsdnn.decoding.checks import check_decoding
 from bidsdnn.decoding.models import decoders_of
 from bidsdnn.encoding.bands import check_bands
@@ -93,7 +92,7 @@ def check_configuration(config: Config) -> None:
     for column, table in config.columns.items():
         if table is not None:
             check_table(column, table)
-    scheme = CrossValidation.parse(config.cv or "kfold:10")
+    scheme = config.cross_validation
     if scheme.file is not None:
         check_table(scheme.column, scheme.file, flag="--cv column:")
     check_decoding(config)

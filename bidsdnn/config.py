@@ -214,6 +214,11 @@ class Config(BaseModel):
         return self
 
     @property
+    def cross_validation(self) -> CrossValidation:
+        """What ``--cv`` holds out, by its default where nothing was said."""
+        return CrossValidation.parse(self.cv or "kfold:10")
+
+    @property
     def region_encoder(self) -> str | None:
         """The encoder of the regions' rows, where ``[parameters.encoding]`` names another than the voxels'."""
         return self.parameters.get("encoding", {}).get("region_encoder")

@@ -29,7 +29,6 @@ from bidsdnn.bids.files import digest
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.checking import check_configuration
 from bidsdnn.config import Config
-from bidsdnn.config_tables import CrossValidation
 from bidsdnn.encoding.memory import in_file
 from bidsdnn.encoding.prediction import PREDICT
 from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
@@ -260,7 +259,7 @@ def _related(
     x = Patterns(brain.items, [group for groups in matched for group in groups]) if matched else None
     events = [task.events for task in found.tasks]
     columns = read_columns(config.columns, index=study.index, events=events, sub=one.label)
-    scheme = CrossValidation.parse(config.cv or "kfold:10")
+    scheme = config.cross_validation
     split = {scheme.column: scheme.file} if scheme.kind == "column" else {}
     parts = read_columns(split, index=study.index, events=events, sub=one.label, flag="--cv column:")
     targets = read_columns(config.targets, index=study.index, events=events, sub=one.label, flag="--target ")

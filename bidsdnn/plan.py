@@ -11,7 +11,6 @@ import numpy as np
 from bidsdnn.bids.dataset import Dataset, Run
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.config import Config
-from bidsdnn.config_tables import CrossValidation
 from bidsdnn.encoding.memory import estimate_bytes as encoding_bytes
 from bidsdnn.encoding.memory import jobs_that_fit
 from bidsdnn.extraction import activations_path, reduction_of
@@ -56,7 +55,7 @@ def encoding_size(config: Config, one: Any) -> tuple[int, int]:
         Of the smallest mask, for what is analysed is in all of them; else of the grid. Of surfaces as they are. 0 if
         there are no recordings.
     """
-    by_part = CrossValidation.parse(config.cv or "kfold:10").kind in ("run", "session")
+    by_part = config.cross_validation.kind in ("run", "session")
     stimuli = one.shown.stimuli
     n_items = int(stimuli["n_presentations"].sum()) if by_part else len(stimuli)
     if not one.runs:

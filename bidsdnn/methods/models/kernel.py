@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from bidsdnn.methods.models.ridge import Ridge
-from bidsdnn.methods.models.weighted import held_out_operator, tables
+from bidsdnn.methods.models.weighted import held_out_operator, new_rows, tables
 from bidsdnn.methods.reduce import rotation, spectrum
 from bidsdnn.methods.scores import Split
 
@@ -157,8 +157,7 @@ class _Space:
 
     def of(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Coordinates of other rows (m, p)."""
-        if x.ndim != 2 or x.shape[1] != len(self._center):
-            raise ValueError(f"X: expected shape (m, {len(self._center)}), got {x.shape}")
+        x = new_rows(x, len(self._center))
         kernel = self._kernel(x - self._center)
         coordinates: NDArray[np.float64] = (
             kernel - kernel.mean(axis=1, keepdims=True) - self._means + self._mean

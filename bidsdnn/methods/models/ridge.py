@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from bidsdnn.methods.held_out import decompose
+from bidsdnn.methods.models.weighted import new_rows, tables
 from bidsdnn.methods.predict import kfold, prediction_operator
 from bidsdnn.methods.products import comparing_dtype
 from bidsdnn.methods.reduce import blocks, float64_device
@@ -98,7 +99,7 @@ class Ridge(BaseEstimator):
             If shapes disagree, X is not finite, a penalty is not positive, or rows are fewer than inner
             folds.
         """
-        x, y = _tables(X, Y)
+        x, y = tables(X, Y)
         path = self._path(x)
         n_targets = y.shape[1]
         self.coef_ = np.full((x.shape[1], n_targets), np.nan, dtype=y.dtype)
@@ -162,9 +163,7 @@ class Ridge(BaseEstimator):
         ValueError
             If X has another number of columns than the model was fitted with.
         """
-        x = np.asarray(X, dtype=np.float64)
-        if x.ndim != 2 or x.shape[1] != len(self.coef_):
-            raise ValueError(f"X: expected shape (m, {len(self.coef_)}), got {x.shape}")
+        x = new_rows(X, len(self.coef_))
         predicted = np.empty((len(x), self.coef_.shape[1]))
         for targets in blocks(predicted.shape[1], _TARGETS):
             predicted[:, targets] = x @ self.coef_[:, targets].astype(np.float64) + self.intercept_[targets]
@@ -262,15 +261,6 @@ class _Path:
         if self.keep:
             self.kept[key] = made
         return made
-
-
-def _tables(X: ArrayLike, Y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
-    x = _finite(X)
-    if x.ndim != 2:
-        raise ValueError(f"X: expected shape (n, p), got {x.shape}")
-    if len(x) < 2:
-        raise ValueError(f"X: expected at least 2 rows, got {len(x)}")
-    return x, _targets(Y, x.shape)
 
 
 def _targets(Y: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.floating]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from bidsdnn.methods.models.weighted import tables
+from bidsdnn.methods.models.weighted import new_rows, tables
 from bidsdnn.methods.reduce import blocks, float64_device
 from bidsdnn.methods.scores import Split
 
@@ -125,9 +125,7 @@ class Unitwise(BaseEstimator):
         ValueError
             If X has another number of columns than the model was fitted with.
         """
-        x = np.asarray(X, dtype=np.float64)
-        if x.ndim != 2 or x.shape[1] != self.n_features_:
-            raise ValueError(f"X: expected shape (m, {self.n_features_}), got {x.shape}")
+        x = new_rows(X, self.n_features_)
         predicted: Float = _taken(x, self.unit_) * self.slope_ + self.intercept_
         return predicted
 

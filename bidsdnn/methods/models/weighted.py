@@ -37,6 +37,20 @@ def tables(X: ArrayLike, Y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.
     return x, y
 
 
+def new_rows(X: ArrayLike, n_features: int) -> NDArray[np.float64]:
+    """Rows to be predicted, as float64, checked.
+
+    Raises
+    ------
+    ValueError
+        If X has another number of columns than the model was fitted with.
+    """
+    x = np.asarray(X, dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] != n_features:
+        raise ValueError(f"X: expected shape (m, {n_features}), got {x.shape}")
+    return x
+
+
 def usable_blocks(y: NDArray[np.floating]) -> Iterator[NDArray[np.intp]]:
     """Columns of finite targets, some at a time."""
     for targets in blocks(y.shape[1], TARGETS):
@@ -160,9 +174,7 @@ class Weighted(BaseEstimator):
         ValueError
             If X has another number of columns than the model was fitted with.
         """
-        x = np.asarray(X, dtype=np.float64)
-        if x.ndim != 2 or x.shape[1] != len(self.coef_):
-            raise ValueError(f"X: expected shape (m, {len(self.coef_)}), got {x.shape}")
+        x = new_rows(X, len(self.coef_))
         predicted = np.empty((len(x), self.coef_.shape[1]))
         # Less the means first: float32 weights would not survive the cancellation with an intercept.
         rows = (x - self.center_).astype(self.coef_.dtype)
