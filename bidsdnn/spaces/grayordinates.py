@@ -260,6 +260,21 @@ class Cifti:
         i, j = np.concatenate(rows), np.concatenate(columns)
         return coo_array((np.ones(len(i), dtype=bool), (i, j)), shape=(self.size, self.size)).tocsr()
 
+    def edges(self) -> np.ndarray:
+        """Pairs of vertices that an edge of a mesh joins, and of voxels that share a face, shape (m, 2).
+
+        Raises
+        ------
+        DataError
+            If a mesh is not known.
+        """
+        pairs = [where[mesh.pairs(inside)] for where, mesh, inside in self._sheets()]
+        below = np.flatnonzero(~self.points.surface_mask)
+        if below.size:
+            where, volume = self._volume(below)
+            pairs.append(where[volume.edges()])
+        return np.concatenate(pairs)
+
     def smooth(self, values: np.ndarray, fwhm: float) -> np.ndarray:
         """Smooth maps along the cortex by the heat equation, and inside each structure below it by a Gaussian.
 

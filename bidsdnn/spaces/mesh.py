@@ -68,15 +68,19 @@ class Mesh:
         csr_array of float64, shape (inside.sum(), inside.sum())
             Symmetric; millimetres.
         """
-        number = np.cumsum(inside) - 1
-        pairs = np.vstack([self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]])
-        pairs = np.unique(np.sort(pairs[inside[pairs].all(axis=1)], axis=1), axis=0)
-        ends = self.coordinates[pairs].astype(np.float64)
+        pairs = self.pairs(inside)
+        ends = self.coordinates[inside][pairs].astype(np.float64)
         # An edge of no length would be no edge in a sparse matrix.
         lengths = np.maximum(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1), 1e-9)
-        a, b = number[pairs].T
+        a, b = pairs.T
         size = int(inside.sum())
         return csr_array((np.tile(lengths, 2), (np.r_[a, b], np.r_[b, a])), shape=(size, size))
+
+    def pairs(self, inside: np.ndarray) -> np.ndarray:
+        """Vertices of a mask that an edge joins, by their number inside it, shape (m, 2)."""
+        pairs = np.vstack([self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]])
+        pairs = np.unique(np.sort(pairs[inside[pairs].all(axis=1)], axis=1), axis=0)
+        return np.asarray((np.cumsum(inside) - 1)[pairs])
 
     def neighbors(self, inside: np.ndarray, *, radius: float | None = None, count: int | None = None) -> csr_array:
         """Vertices near each vertex, by the shortest way along edges inside the mask.

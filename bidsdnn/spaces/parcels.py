@@ -206,6 +206,15 @@ class Parcels:
         """
         raise DataError(f"parcels such as {self.names[0]} have no neighbours; give voxels or vertices")
 
+    def edges(self) -> np.ndarray:
+        """Refuse: parcels have no neighbours.
+
+        Raises
+        ------
+        DataError
+        """
+        raise DataError(f"parcels such as {self.names[0]} have no neighbours; leave out --tfce")
+
     def smooth(self, values: np.ndarray, fwhm: float) -> np.ndarray:
         """Refuse: parcels are averages already.
 

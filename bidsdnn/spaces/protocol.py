@@ -56,5 +56,8 @@ class Space(Protocol):
     def neighbors(self, *, radius: float | None = None, count: int | None = None) -> csr_array:
         """Which columns are near each column: bool of shape (size, size), a row is a centre and holds itself."""
 
+    def edges(self) -> np.ndarray:
+        """Pairs of columns that touch, each once, int of shape (m, 2)."""
+
     def smooth(self, values: np.ndarray, fwhm: float) -> np.ndarray:
         """Smooth maps of shape (k, size) with a kernel of this width in millimetres."""

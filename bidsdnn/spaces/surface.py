@@ -272,6 +272,18 @@ class Surface:
         parts = [mesh.neighbors(inside, radius=radius, count=count) for mesh, inside in pairs]
         return csr_array(block_diag(parts, format="csr"), dtype=bool)
 
+    def edges(self) -> np.ndarray:
+        """Pairs of vertices inside the mask that an edge of the meshes joins, shape (m, 2).
+
+        Raises
+        ------
+        DataError
+            If the meshes are not known.
+        """
+        starts = (0, self._sizes[0])
+        triples = zip(self._meshes(), self.inside, starts, strict=True)
+        return np.concatenate([mesh.pairs(inside) + start for mesh, inside, start in triples])
+
     def smooth(self, values: np.ndarray, fwhm: float) -> np.ndarray:
         """Smooth maps along the surface by the heat equation; NaN vertices and the medial wall have no part in it.
 

@@ -223,6 +223,17 @@ class Volume:
         indices = np.concatenate(columns)
         return csr_array((np.ones(len(indices), dtype=bool), indices, pointers), shape=(self.size, self.size))
 
+    def edges(self) -> np.ndarray:
+        """Pairs of voxels inside the mask that share a face, shape (m, 2)."""
+        number = np.full(self.mask.shape, -1, dtype=np.int32)
+        number[self.mask] = np.arange(self.size, dtype=np.int32)
+        pairs = []
+        for axis in range(3):
+            along = np.moveaxis(number, axis, 0)
+            pairs.append(np.stack([along[:-1].reshape(-1), along[1:].reshape(-1)], axis=1))
+        both = np.concatenate(pairs)
+        return both[(both >= 0).all(axis=1)]
+
     def _sphere(self, radius: float) -> np.ndarray:
         """Steps in voxels, shape (n, 3), that lead no further than the radius."""
         axes = np.asarray(self.affine, dtype=float)[:3, :3]
