@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bidsdnn.methods.inference import signs, standardised
+from bidsdnn.methods.inference import standardised
 from bidsdnn.methods.reduce import blocks
 
 Float = NDArray[np.float64]
@@ -180,5 +180,3 @@ def familywise(enhanced: ArrayLike, largest: ArrayLike, *, sampled: int) -> Floa
     below = np.searchsorted(largest, enhanced * (1 - 1e-9))
     return np.where(np.isnan(enhanced), np.nan, (sampled + len(largest) - below) / (sampled + len(largest)))
 
-
-__all__ = ["familywise", "peaks", "signs", "tfce"]
