@@ -24,12 +24,13 @@ _NOUNS = {
     "Stimuli": "stimuli",
     "Surface": "spaces",
     "Volume": "spaces",
+    "load": "loading",
 }
 __all__ = ["__version__", *_NOUNS]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a noun when it is first asked for, so that the command line starts at once."""
+    """Import a noun, or `load`, when it is first asked for, so that the command line starts at once."""
     if name not in _NOUNS:
         raise AttributeError(f"module 'bidsdnn' has no attribute {name!r}")
     return getattr(importlib.import_module(f"bidsdnn.{_NOUNS[name]}"), name)

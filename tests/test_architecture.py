@@ -17,7 +17,7 @@ ROWS = [
     {"__main__", "commands"},
     {"cli"},
     {"arguments"},
-    {"pipeline", "demo", "listing"},
+    {"pipeline", "demo", "listing", "loading"},
     {"predicted"},
     {"published", "measured", "analysed"},
     {"study", "checking"},

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import bidsdnn
 from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
 from bidsdnn.demo import write_demo
+from bidsdnn.errors import SelectionError
 from bidsdnn.spaces import Cifti, Surface
 from tests.conftest import without_pictures
 from tests.test_demo import validate
@@ -248,3 +250,39 @@ def test_regions_time_series_are_responses_too(dataset, tmp_path):
     assert (found["middle"], found["late"]) == (PLANTED["middle"], PLANTED["late"])
     assert scores.groupby("region")["pearsonr"].max()[["middle", "late"]].min() > 0.3
     assert "no picture of" in (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
+
+
+def test_a_surface_is_loaded_as_nilearn_takes_it(out):
+    from nilearn.surface import SurfaceImage
+
+    outputs = bidsdnn.load(out)
+    chosen = {"sub": "01", "space": "fsaverage", "stat": "pearsonr", "desc": "encoding"}
+    maps = outputs.maps(**chosen)
+    assert list(maps) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc"]
+    image, files = maps["conv3"], outputs.image("conv3", **chosen)
+    assert isinstance(image, SurfaceImage) and len(files) == 2
+    for side, file in zip(("left", "right"), files, strict=True):
+        np.testing.assert_array_equal(np.ravel(image.data.parts[side]), file.darrays[0].data)
+        assert image.mesh.parts[side].n_vertices == len(file.darrays[0].data)
+    taken = outputs.masker(sub="01", space="fsaverage").transform(image)
+    np.testing.assert_allclose(np.ravel(taken), outputs.values(**chosen)[2], atol=1e-6)
+    assert list(outputs.maps(level="group", tpl="fsaverage", stat="mean", desc="encoding")) == list(maps)
+    with pytest.raises(SelectionError, match="masks differ in space; say which: MNI152NLin2009cAsym, fsLR, fsaverage"):
+        outputs.space(sub="01")
+
+
+def test_a_cifti_file_is_loaded_whole_and_as_its_cortex(out):
+    outputs = bidsdnn.load(out)
+    chosen = {"sub": "02", "space": "fsLR", "stat": "pearsonr", "desc": "encoding"}
+    one, whole = outputs.image("conv2", **chosen), outputs.image(**chosen)
+    np.testing.assert_array_equal(one.get_fdata()[0], whole.get_fdata()[1])
+    assert one.header.get_axis(0).name.tolist() == ["conv2"] and one.header.get_axis(1) == whole.header.get_axis(1)
+    image, points = outputs.maps(**chosen)["conv2"], whole.header.get_axis(1)
+    for side, name in (("left", "CIFTI_STRUCTURE_CORTEX_LEFT"), ("right", "CIFTI_STRUCTURE_CORTEX_RIGHT")):
+        here = points.name == name
+        data = np.ravel(image.data.parts[side])
+        np.testing.assert_array_equal(data[points.vertex[here]], one.get_fdata()[0, here].astype(np.float32))
+        assert np.isfinite(data).sum() == np.isfinite(one.get_fdata()[0, here]).sum()
+    responses = outputs.responses(sub="02", space="fsLR")
+    assert responses.values.shape == (24, len(points)) and responses.space.neighbors(radius=5.0).shape[0] == len(points)
+    assert set(outputs.regions(sub="02", space="fsLR")["planted"]) == {"early", "middle", "late", "none"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,10 +133,11 @@ def write_tsv(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", float_format="%.9g", lineterminator="\n")
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table that `write_tsv` wrote; names stay text, numbers become numbers."""
-    text = dict.fromkeys(
+def read_table(path: Path, *, text: Collection[str] = ()) -> pd.DataFrame:
+    """Read a table that `write_tsv` wrote; names stay text, as do the columns of `text`, and numbers become numbers."""
+    names = dict.fromkeys(
         (
+            *text,
             "stimulus_id",
             "region",
             "layer",
@@ -155,7 +156,7 @@ def read_table(path: Path) -> pd.DataFrame:
         ),
         str,
     )
-    return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=text, encoding="utf-8")
+    return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=names, encoding="utf-8")
 
 
 def sidecar_path(path: Path) -> Path:
