@@ -15,7 +15,7 @@ from bidsdnn.decoding import decoding
 from bidsdnn.encoding import encoding
 from bidsdnn.encoding.partition import variance_partition
 from bidsdnn.encoding.tables import mean
-from bidsdnn.geometry import Regions, rsa, similarity
+from bidsdnn.geometry import Regions, rsa, similarity, whole_brain
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import split_half
 from bidsdnn.patterns import Patterns
@@ -23,7 +23,7 @@ from bidsdnn.result import Result
 from bidsdnn.searchlights import searchlight
 
 
-def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions) -> Result:
+def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions | None = None) -> Result:
     """Reliability of a region is the mean over its voxels of the split-half reliability of their responses.
 
     Parameters
@@ -32,13 +32,15 @@ def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions) -> Resul
         Responses, with ``n_repeats``.
     reliable : ndarray, shape (n_voxels,)
         Of each voxel.
-    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
+        Regions by atlas. By default all voxels are one.
 
     Returns
     -------
     Result
         A table of regions.
     """
+    regions = whole_brain(y) if regions is None else regions
     repeats = y.items["n_repeats"]
     rows = [
         {

@@ -6,12 +6,13 @@ A brain's table has one group of columns, its voxels; a network's has one group 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from bidsdnn.lookup import resolve
 from bidsdnn.methods.rdm import DISSIMILARITIES, FROM_GRAM, from_gram
@@ -112,6 +113,31 @@ class Patterns:
             if group.values.shape[0] != len(self.items):
                 raise ValueError(f"{group.name}: {group.values.shape[0]} rows for {len(self.items)} items")
 
+    @classmethod
+    def of(
+        cls, values: ArrayLike | Mapping[str, ArrayLike], ids: Sequence[str], *, network: str = "", space: Any = None
+    ) -> Patterns:
+        """Make a table of arrays.
+
+        Parameters
+        ----------
+        values : array-like, shape (n, p), or mapping of str to array-like
+            Of a brain, or of a network's layers by name.
+        ids : sequence of str, length n
+            Stimulus of each row.
+        network : str
+            Label of the network; empty for a brain.
+        space : Space, optional
+            What the columns of a brain are.
+
+        Returns
+        -------
+        Patterns
+        """
+        tables = values if isinstance(values, Mapping) else {"brain": values}
+        groups = tuple(Group(name, np.asarray(table), network) for name, table in tables.items())
+        return cls(pd.DataFrame({"stimulus_id": list(ids)}), groups, space)
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -174,6 +200,8 @@ class Patterns:
         ValueError
             If a stimulus stands twice here, or one of `other` is not here.
         """
+        if self.ids == other.ids:
+            return self
         position = pd.Series(np.arange(len(self)), index=self.ids)
         if position.index.has_duplicates:
             twice = position.index[position.index.duplicated()][0]

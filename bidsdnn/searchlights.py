@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from bidsdnn.config_tables import CrossValidation
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.folding import folding, items_for
-from bidsdnn.geometry import FEWEST_STIMULI, METRICS, Regions
+from bidsdnn.geometry import FEWEST_STIMULI, METRICS, Regions, whole_brain
 from bidsdnn.lookup import resolve, summary
 from bidsdnn.methods import searchlight as rsa_method
 from bidsdnn.methods import searchlight_encoding as encoding_method
@@ -29,7 +29,7 @@ from bidsdnn.methods.reduce import rotation
 from bidsdnn.methods.scores import Split, pooled_pearsonr
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import Map as ParallelMap
-from bidsdnn.parallel import seed_for
+from bidsdnn.parallel import seed_for, serial
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Map, Result
 
@@ -58,10 +58,10 @@ def searchlight(
     x: Patterns,
     y: Patterns,
     *,
-    regions: Regions,
-    permutations: int,
-    seed: int,
-    map: ParallelMap,
+    regions: Regions | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+    map: ParallelMap = serial,
     device: str = "cpu",
     metric: str = "correlation",
     comparisons: Sequence[str] = ("spearman",),
@@ -83,8 +83,8 @@ def searchlight(
         One group a layer.
     y : Patterns
         Responses to the same stimuli, with their space.
-    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
-        Regions by atlas, for the table.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
+        Regions by atlas, for the table; by default all voxels are one.
     permutations : int
     seed : int
     map : callable
@@ -121,6 +121,8 @@ def searchlight(
     ConfigError
         If a metric, comparison or method is not known.
     """
+    regions = whole_brain(y) if regions is None else regions
+    x = x.match(y)
     resolve(metric, METRICS)
     resolve(comparisons[0], SIMILARITIES)
     check_parameters(methods=methods, neighbors=neighbors, cv=cv)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import re
 import runpy
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,12 +17,17 @@ import torch
 from PIL import Image
 
 from bidsdnn.activations import build_networks
+from bidsdnn.analyses import ANALYSES
 from bidsdnn.bids.confounds import STRATEGIES
 from bidsdnn.bids.events import edit_events
 from bidsdnn.bids.files import read_table
 from bidsdnn.cli import main
 from bidsdnn.config import load_toml, resolve_config
 from bidsdnn.extraction import reduction_of
+from bidsdnn.methods.models import MODELS
+from bidsdnn.methods.models.classifiers import DECODERS
+from bidsdnn.methods.rdm import DISSIMILARITIES
+from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.zoo import FILES, LIBRARIES, build
 from bidsdnn.responses import ESTIMATORS
@@ -144,3 +153,39 @@ def test_every_feature_is_on_a_page_of_its_modality():
     for name, kinds in MODALITIES.items():
         texts = [(ROOT / "docs" / f"{pages[kind]}.md").read_text(encoding="utf-8") for kind in kinds]
         assert any(re.search(rf"\b{name}\b", text) for text in texts), name
+
+
+@pytest.fixture(scope="module")
+def python_page() -> str:
+    return (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_of_the_python_page_run(python_page, finished, tmp_path, monkeypatch, capsys):
+    (tmp_path / "derivatives").mkdir()
+    (tmp_path / "derivatives" / "bidsdnn").symlink_to(finished.out)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", python_page, flags=re.S)
+    found: dict[str, Any] = {}
+    exec(compile("\n".join(blocks), "python.md", "exec"), found)
+    assert found["result"].tables["encoding"]["p_fwe"].min() <= 0.05
+    assert found["image"].shape[3] == 3 and "Ridge regression was fitted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "table", [ANALYSES, ESTIMATORS, MODELS, DECODERS, DISSIMILARITIES, SIMILARITIES], ids=lambda t: next(iter(t))
+)
+def test_every_row_of_a_table_has_its_python_call(table, python_page):
+    """The call that the page names is the row itself, and it can be called as the page does."""
+    for name, function in table.items():
+        rows = re.findall(rf"^\| `{re.escape(name)}` \| (.*) \|$", python_page, flags=re.M)
+        calls = [_called(text) for row in rows for text in re.findall(r"`(bidsdnn\.[\w.]+\(.*?\))`", row)]
+        assert any(one is function for one, _, _ in calls), name
+        for one, positional, keywords in calls:
+            inspect.signature(one).bind(*range(positional), **dict.fromkeys(keywords))
+
+
+def _called(text: str) -> tuple[Any, int, list[str]]:
+    """The object that a call names, how many arguments it is given, and the keywords."""
+    call = ast.parse(text, mode="eval").body
+    module, _, name = ast.unparse(call.func).rpartition(".")
+    return getattr(importlib.import_module(module), name), len(call.args), [word.arg for word in call.keywords]

@@ -20,13 +20,13 @@ from bidsdnn.decoding.table import Source, Work, score_rows, with_places
 from bidsdnn.decoding.targets import Target, understood
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.folding import CrossValidation, Folding
-from bidsdnn.geometry import Regions
+from bidsdnn.geometry import Regions, whole_brain
 from bidsdnn.lookup import summary
 from bidsdnn.methods.decode import Features
 from bidsdnn.methods.models.classifiers import DECODERS
 from bidsdnn.methods.searchlight_decoding import searchlight_decoding
 from bidsdnn.parallel import Map as ParallelMap
-from bidsdnn.parallel import seed_for
+from bidsdnn.parallel import seed_for, serial
 from bidsdnn.patterns import Patterns
 from bidsdnn.result import Map, Result
 
@@ -56,11 +56,11 @@ def decoding(
     x: Patterns | None,
     y: Patterns,
     *,
-    regions: Regions,
-    permutations: int,
-    seed: int,
-    map: ParallelMap,
     targets: Mapping[str, pd.DataFrame],
+    regions: Regions | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+    map: ParallelMap = serial,
     device: str = "cpu",
     trials: Patterns | None = None,
     decoder: str | None = None,
@@ -86,8 +86,8 @@ def decoding(
         One group a layer.
     y : Patterns
         Responses to the same stimuli.
-    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
-        Regions by atlas.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
+        Regions by atlas. By default all voxels are one.
     permutations, seed : int
     map : callable
         Spreads regions and layers over workers.
@@ -132,6 +132,8 @@ def decoding(
     DataError, ConfigError
         If a target has no two classes or numbers, a class has fewer members than folds, or a parameter is not known.
     """
+    regions = whole_brain(y) if regions is None else regions
+    x = None if x is None else x.match(y)
     check_parameters(items=items, select=select, components=components, train=train, test=test)
     for name in categorical:
         if name not in targets:

@@ -30,13 +30,13 @@ from bidsdnn.encoding.tables import Named, encoding_maps, fold_rows, region_rows
 from bidsdnn.encoding.units import unit_scores
 from bidsdnn.errors import DataError
 from bidsdnn.folding import Folding, folding, items_for
-from bidsdnn.geometry import FEWEST_STIMULI, Regions
+from bidsdnn.geometry import FEWEST_STIMULI, Regions, whole_brain
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import LOWEST_CEILING, ceiling_of_items
 from bidsdnn.methods.grouped import Grouped, grouped, repeated
 from bidsdnn.methods.scores import varies
 from bidsdnn.parallel import Map as ParallelMap
-from bidsdnn.parallel import seed_for
+from bidsdnn.parallel import seed_for, serial
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Map, Result
 
@@ -45,10 +45,10 @@ def encoding(
     x: Patterns,
     y: Patterns,
     *,
-    regions: Regions,
-    permutations: int,
-    seed: int,
-    map: ParallelMap,
+    regions: Regions | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+    map: ParallelMap = serial,
     device: str = "cpu",
     encoder: str = "ridge",
     encoder_parameters: Mapping[str, Any] | None = None,
@@ -84,8 +84,8 @@ def encoding(
         One group a layer.
     y : Patterns
         Responses to the same stimuli.
-    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
-        Regions by atlas.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
+        Regions by atlas. By default all voxels are one.
     permutations : int
     seed : int
     map : callable
@@ -138,6 +138,7 @@ def encoding(
     DataError
         If there are fewer stimuli than folds.
     """
+    regions = whole_brain(y) if regions is None else regions
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli; encoding needs {FEWEST_STIMULI}; give more runs")
     averaged = y.items.get("n_repeats")

@@ -15,7 +15,7 @@ from bidsdnn.encoding.bands import Bands, bands_of, check_bands
 from bidsdnn.encoding.tables import Named, mean
 from bidsdnn.errors import DataError
 from bidsdnn.folding import folding, is_series, items_for
-from bidsdnn.geometry import FEWEST_STIMULI, Regions
+from bidsdnn.geometry import FEWEST_STIMULI, Regions, whole_brain
 from bidsdnn.lookup import summary
 from bidsdnn.methods.bands import combine
 from bidsdnn.methods.grouped import Grouped, averaged_products, repeated
@@ -34,7 +34,7 @@ from bidsdnn.methods.variance_partition import (
 )
 from bidsdnn.methods.variance_partition import parts as parts_of
 from bidsdnn.parallel import Map as ParallelMap
-from bidsdnn.parallel import seed_for
+from bidsdnn.parallel import seed_for, serial
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Map, Result
 
@@ -91,10 +91,10 @@ def variance_partition(
     x: Patterns,
     y: Patterns,
     *,
-    regions: Regions,
-    permutations: int,
-    seed: int,
-    map: ParallelMap,
+    regions: Regions | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+    map: ParallelMap = serial,
     device: str = "cpu",
     cv: str = "kfold:10",
     parts: pd.DataFrame | None = None,
@@ -116,8 +116,8 @@ def variance_partition(
         One group a layer.
     y : Patterns
         Responses to the same stimuli.
-    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
-        Regions by atlas.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
+        Regions by atlas. By default all voxels are one.
     permutations : int
         Bootstrap samples.
     seed : int
@@ -149,6 +149,8 @@ def variance_partition(
     DataError
         If there are fewer than two spaces, or too few stimuli.
     """
+    regions = whole_brain(y) if regions is None else regions
+    x = x.match(y)
     check_bands(spaces, key=KEY)
     found = bands_of(x.groups, spaces, key=KEY)
     if len(found.members) < 2:

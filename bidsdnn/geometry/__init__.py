@@ -4,7 +4,7 @@ Sources of RDMs (`measured`, `models`), what is asked of two of them (`comparing
 how similar many are to each other (`similarities`).
 """
 
-from bidsdnn.geometry.measured import FEWEST_STIMULI, Regions, region_rdms
+from bidsdnn.geometry.measured import FEWEST_STIMULI, Regions, region_rdms, whole_brain
 from bidsdnn.geometry.models import METRICS, PIXELS, Columns, Model, column_models, layer_models
 from bidsdnn.geometry.named import is_own, own_sources
 from bidsdnn.geometry.rsa import check, compare, rsa
@@ -26,4 +26,5 @@ __all__ = [
     "region_rdms",
     "rsa",
     "similarity",
+    "whole_brain",
 ]

@@ -32,6 +32,11 @@ Residuals = Callable[[np.ndarray], tuple[np.ndarray, int]]
 MOST_VOXELS = 10_000
 
 
+def whole_brain(y: Patterns) -> Regions:
+    """Make one region of all columns, as it is analysed where there is no atlas."""
+    return {"": {"brain": np.ones(y.groups[0].values.shape[1], dtype=bool)}}
+
+
 @dataclass(frozen=True)
 class How:
     """How distances in a brain are measured.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.geometry.comparing import Counts, Rdms, Tests, check_combined, compare_all, methods
-from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, measure
+from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, measure, whole_brain
 from bidsdnn.geometry.models import Columns, column_models, find_controls, layer_models, metric_of_layers
 from bidsdnn.geometry.named import check_names, described, short
 from bidsdnn.geometry.splits import check_by, split_rdms
@@ -20,6 +20,7 @@ from bidsdnn.lookup import summary
 from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import Map as ParallelMap
+from bidsdnn.parallel import serial
 from bidsdnn.patterns import Patterns
 from bidsdnn.result import Result
 from bidsdnn.stimuli import Stimuli
@@ -68,10 +69,10 @@ def rsa(
     x: Patterns | None,
     y: Patterns,
     *,
-    regions: Regions,
-    permutations: int,
-    seed: int,
-    map: ParallelMap,
+    regions: Regions | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+    map: ParallelMap = serial,
     metric: str = "correlation",
     comparisons: Sequence[str] = ("spearman", "pearson"),
     trials: Patterns | None = None,
@@ -97,8 +98,8 @@ def rsa(
         One group a layer.
     y : Patterns
         Responses to the same stimuli.
-    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
-        Regions by atlas.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
+        Regions by atlas. By default all voxels are one.
     permutations : int
     seed : int
     map : callable
@@ -146,6 +147,8 @@ def rsa(
     ConfigError
         If a metric or a comparison is not known.
     """
+    regions = whole_brain(y) if regions is None else regions
+    x = None if x is None else x.match(y)
     how = check(metric, comparisons, iterate, {
         "folds": folds, "noise": noise, "shrinkage": shrinkage, "by": by, "layer_metric": layer_metric,
         "control": control, "store_covariance": store_covariance, "weighted": weighted,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.errors import DataError
-from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, measure
+from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, measure, whole_brain
 from bidsdnn.geometry.models import Columns, column_models, layer_models, metric_of_layers
 from bidsdnn.geometry.named import check_names, comparing, described, short
 from bidsdnn.lookup import summary
@@ -19,6 +19,7 @@ from bidsdnn.methods.arrangement import classical_mds, pairwise_similarity, squa
 from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.parallel import Map as ParallelMap
+from bidsdnn.parallel import serial
 from bidsdnn.patterns import Patterns
 from bidsdnn.result import Result
 
@@ -27,8 +28,8 @@ def similarity(
     x: Patterns | None,
     y: Patterns,
     *,
-    regions: Regions,
-    map: ParallelMap,
+    regions: Regions | None = None,
+    map: ParallelMap = serial,
     metric: str = "correlation",
     comparisons: Sequence[str] = ("spearman", "pearson"),
     trials: Patterns | None = None,
@@ -48,8 +49,8 @@ def similarity(
         One group a layer, of any number of networks.
     y : Patterns
         Responses to the same stimuli.
-    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,)
-        Regions by atlas.
+    regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
+        Regions by atlas. By default all voxels are one.
     map, metric, comparisons, trials, residuals, columns, folds, noise, shrinkage, layer_metric, categorical
         As in `rsa`.
 
@@ -63,6 +64,8 @@ def similarity(
     DataError
         If there are fewer than four stimuli, or fewer than two RDMs.
     """
+    regions = whole_brain(y) if regions is None else regions
+    x = None if x is None else x.match(y)
     check_names(metric, comparisons)
     if len(y) < FEWEST_STIMULI:
         raise DataError(f"{len(y)} distinct stimuli make no RDM to compare; RSA needs {FEWEST_STIMULI} or more")

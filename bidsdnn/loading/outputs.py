@@ -20,9 +20,19 @@ from bidsdnn.loading.rows import ImageRows, RDMs, Stack
 from bidsdnn.lookup import closest
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.report.entries import TEXT_COLUMNS
-from bidsdnn.spaces import Space, Surface, fsaverage5, intersection, load_image, read_meshes
+from bidsdnn.spaces import (
+    Space,
+    Surface,
+    fsaverage5,
+    intersection,
+    load_image,
+    mask_image,
+    masker,
+    nilearn_image,
+    read_meshes,
+)
 from bidsdnn.spaces.shared import FSAVERAGE5
-from bidsdnn.spaces.views import mask_image, masker, nilearn_image, one_map
+from bidsdnn.spaces.views import one_map
 
 # Entities that tell participants' products of one space apart from those of another.
 _CONTEXT = ("sub", "task", "space", "cohort", "res", "den")

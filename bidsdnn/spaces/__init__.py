@@ -17,6 +17,7 @@ from bidsdnn.spaces.parcels import Parcels
 from bidsdnn.spaces.protocol import Space
 from bidsdnn.spaces.shared import header_tr, intersection, kind_of, recording_shape, shared_space
 from bidsdnn.spaces.surface import Surface
+from bidsdnn.spaces.views import mask_image, masker, nilearn_image
 from bidsdnn.spaces.volume import Volume
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
     "is_cifti",
     "kind_of",
     "load_image",
+    "mask_image",
+    "masker",
+    "nilearn_image",
     "one_line",
     "read_mesh",
     "read_meshes",
