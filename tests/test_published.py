@@ -78,7 +78,7 @@ def test_reports_show_pictures_on_request_and_order_by_category(study):
     assert main(arguments(study, "group", "--stimulus-pictures")) == 0
     page = (tmp / "out" / "group.html").read_text()
     assert "grouped by category" in page and page.count("<image") == 2 * len(names)
-    assert "% of the noise ceiling" in page.replace("\N{NO-BREAK SPACE}", " ") and "Which layers differ?" in page
+    assert "% of the ceiling" in page.replace("\N{NO-BREAK SPACE}", " ") and "Which layers differ?" in page
     assert main(arguments(study, "participant", "--stimulus_pictures", "--reports-only")) == 0
 
 

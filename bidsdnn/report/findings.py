@@ -25,10 +25,11 @@ _SYMBOLS = {"spearman": "Spearman’s ρ", "pearson": "Pearson’s r", "kendall"
 
 @dataclass(frozen=True)
 class Sentences:
-    """A summary, and the sentences that carry it."""
+    """A summary, the sentences that carry it, and what their p and their ± are."""
 
     lead: Markup
     items: tuple[Markup, ...]
+    note: str = ""
     kind: str = "sentences"
 
 
@@ -93,11 +94,17 @@ def decisive(table: pd.DataFrame) -> str | None:
 
 
 def of_ceiling(row: pd.Series, value: str) -> str:
-    """A score as a share of the lower noise ceiling, as ``38 % of the noise ceiling``; empty where there is none."""
+    """A score as a share of what can be reached, as ``38 % of the ceiling``; empty where there is no ceiling.
+
+    Where the ceiling is a range, the share is that of its lower end, and both ends are named.
+    """
+    share, known = row.get("pearsonr_normalized", np.nan), ""
     lower = row.get("ceiling_lower", np.nan)
-    if not (np.isfinite(lower) and lower > 0 and row[value] > 0):
+    if not np.isfinite(share) and np.isfinite(lower) and lower > 0:
+        share, known = row[value] / lower, f" ({number(lower)} to {number(row['ceiling_upper'])})"
+    if not (np.isfinite(share) and row[value] > 0):
         return ""
-    return f"{100 * row[value] / lower:.0f}\N{NO-BREAK SPACE}% of the noise ceiling"
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}% of the ceiling{known}"
 
 
 def best_layers(table: pd.DataFrame, value: str, *, by: tuple[str, ...] = ("network", "region")) -> pd.DataFrame:
@@ -139,11 +146,13 @@ def findings(
     *,
     verb: str,
     symbol: str,
-    test: str,
+    note: str = "",
     reliability: dict[str, float] | None = None,
     decidable: bool = True,
 ) -> Sentences:
     """Say which layer of which network did best in each region, and what columns of tables did.
+
+    What does not exceed chance is not said to have done anything; nor does it count where networks are compared.
 
     Parameters
     ----------
@@ -155,9 +164,9 @@ def findings(
     verb : str
         What a layer did, as ``predicted``.
     symbol : str
-        What the score is, as ``mean r``.
-    test : str
-        What p comes from, as ``1,000 label permutations``.
+        What the score is, as ``r``.
+    note : str
+        What p comes from, and what it is corrected for.
     reliability : dict of str to float, optional
         By region.
     decidable : bool
@@ -173,105 +182,107 @@ def findings(
     if best.empty:
         return Sentences(Markup("No layer has a score in any region."), ())
     shown = best if len(best) <= MAX_SENTENCES else best.nlargest(MAX_SENTENCES, value).sort_index()
+    several = of_networks["network"].nunique() > 1
     items = [
-        _sentence(row, value, verb=verb, symbol=symbol, test=test, reliability=reliability or {})
+        _sentence(row, value, verb=verb, symbol=symbol, reliability=reliability or {}, several=several)
         for _, row in shown.iterrows()
     ]
     if len(best) > len(shown):
         rest = count(len(best) - len(shown), "more region")
-        items.append(Markup("{} with lower scores: see the table below.").format(rest))
+        items.append(Markup("{} with lower scores: see the table of all numbers.").format(rest))
     # A column is to a summary what a network is: it is named by itself.
     named = [of_networks, *(rows.assign(network=name) for name, rows in columns.groupby("layer", sort=False))]
     leads = [
         _lead(best_layers(rows, value).assign(decided=decidable), value, verb=verb, symbol=symbol)
         for rows in named if rows[value].notna().any()
     ]  # fmt: skip
-    return Sentences(Markup(" ").join(leads[: MAX_COLUMNS + 1]), tuple(items))
+    return Sentences(Markup(" ").join(leads[: MAX_COLUMNS + 1]), tuple(items), note)
 
 
 def _lead(best: pd.DataFrame, value: str, *, verb: str, symbol: str) -> Markup:
     """One summary for each network, and which network won."""
     parts = []
     networks = ordered(best["network"])
+    above = best[best["decided"].astype(bool) & (best["corrected"] < ALPHA)]
     # Beyond three the summary would be a list; the best one then speaks for all.
     for network in networks if len(networks) <= 3 else [best.loc[best[value].idxmax(), "network"]]:
-        own = best[best["network"] == network]
-        of, above = count(len(own), "region"), own[own["decided"] & (own["corrected"] < ALPHA)]
-        sure = len(above)
-        best_of = above if sure else own
+        own, sure = best[best["network"] == network], above[above["network"] == network]
+        best_of = own if sure.empty else sure
         top = best_of.loc[best_of[value].idxmax()]
         if not (own["decided"] & own["corrected"].notna()).any():
-            template = "<b>{network}</b> {verb} best in <b>{region}</b> ({score}, layer {layer})."
-        elif sure:
+            template = "<b>{network}</b> was highest in <b>{region}</b> ({score}, layer {layer})."
+        elif len(sure):
             template = (
                 "<b>{network}</b> {verb} {sure} of {of} above chance, best in <b>{region}</b> ({score}, layer {layer})."
             )
         else:
             template = "<b>{network}</b> {verb} none of {of} above chance; its best was {score}, in {region}."
-        score = ", ".join(filter(None, (equation(symbol, number(top[value])), of_ceiling(top, value))))
+        score = ", ".join(filter(None, (equation(symbol, number(top[value])), len(sure) and of_ceiling(top, value))))
         if top["layer"] == network:
             template = template.replace(", layer {layer}", "")
         parts.append(
             Markup(template).format(
-                network=network, verb=verb, sure=sure, of=of, score=score, region=top["region"], layer=top["layer"]
+                network=network, verb=verb, sure=len(sure), of=count(len(own), "region"), score=score,
+                region=top["region"], layer=top["layer"],
             )
-        )
-    winners = best.loc[best.groupby("region", sort=False)[value].idxmax(), "network"].value_counts()
-    if len(networks) > 1:
-        regions = best["region"].nunique()
+        )  # fmt: skip
+    # Where no network is above chance, the highest of them has won nothing.
+    if len(networks) > 1 and len(above):
+        winners = above.loc[above.groupby("region", sort=False)[value].idxmax(), "network"].value_counts()
         parts.append(
-            Markup("Of {} networks, <b>{}</b> did best in {} of {}.").format(
-                len(networks), winners.index[0], winners.iloc[0], count(regions, "region")
+            Markup("Of {} networks, <b>{}</b> did best in {} of the {} above chance.").format(
+                len(networks), winners.index[0], winners.iloc[0], count(above["region"].nunique(), "region")
             )
         )
     return Markup(" ").join(parts)
 
 
 def _sentence(
-    row: pd.Series, value: str, *, verb: str, symbol: str, test: str, reliability: dict[str, float]
+    row: pd.Series, value: str, *, verb: str, symbol: str, reliability: dict[str, float], several: bool
 ) -> Markup:
-    """One region and its best layer."""
+    """One region and its best layer; the network is named where there are several."""
     score = equation(symbol, number(row[value]))
     if np.isfinite(row.get("sem", np.nan)):
-        score += f"\N{NO-BREAK SPACE}± {number(row['sem'])} (sem)"
-    share = of_ceiling(row, value)
-    if share:
-        score += f", {share} ({number(row['ceiling_lower'])} to {number(row['ceiling_upper'])})"
-    details = Markup(", ").join(Markup("{}").format(part) for part in _details(row, test, reliability))
-    unsure = row["decided"] and np.isfinite(row["corrected"]) and row["corrected"] >= ALPHA
-    what, name = "layer", Markup("<code>{}</code> of {}").format(row["layer"], row["network"])
+        score += f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{number(row['sem'])}"
+    tested = row["decided"] and np.isfinite(row["corrected"])
+    below = (tested and row["corrected"] >= ALPHA) or row[value] <= 0
+    name = Markup("<code>{}</code>").format(row["layer"])
     if row["network"] == COLUMN:
-        what, name = COLUMN, Markup("<code>{}</code>").format(row["layer"])
-    if unsure or row[value] <= 0:
-        template = "In <b>{}</b>, no {} {} above chance; the highest was {}: {}, {}."
-        return Markup(template).format(row["region"], what, verb, name, score, details)
-    template = "In <b>{}</b>, {} {} {} best: <strong>{}</strong>, {}."
-    return Markup(template).format(row["region"], what, name, verb, score, details)
+        name = Markup("column ") + name
+    elif several:
+        name += Markup(" of {}").format(row["network"])
+    details = Markup(", ").join(
+        Markup("{}").format(part)
+        for part in ["" if below else of_ceiling(row, value), *_details(row, reliability)]
+        if part
+    )
+    if below:
+        template = "In <b>{}</b>, nothing {verb} above chance; the highest was {}: {}, {}."
+    elif not tested:
+        template = "In <b>{}</b>, {} was highest: <strong>{}</strong>, {}."
+    else:
+        template = "In <b>{}</b>, {} {verb} best: <strong>{}</strong>, {}."
+    return Markup(template).format(row["region"], name, score, details, verb=verb)
 
 
-def _details(row: pd.Series, test: str, reliability: dict[str, float]) -> list[str]:
-    """The test, the size of the data and the reliability, as far as the table knows them."""
+def _details(row: pd.Series, reliability: dict[str, float]) -> list[str]:
+    """What decides, the size of the data and the reliability, as far as the table knows them."""
     details = []
-    if np.isfinite(row.get("t", np.nan)):
-        freedom = f"({row['n_participants'] - 1:.0f})" if np.isfinite(row.get("n_participants", np.nan)) else ""
-        details.append(equation(f"t{freedom}", f"{row['t']:.2f}".replace("-", "−")))
-    if "p" in row:
-        details.append(probability(row["p"]) + (f" ({test})" if test and np.isfinite(row["p"]) else ""))
     if "p_fwe" in row:
-        details.append(probability(row["p_fwe"], "p(family-wise)"))
+        details.append(probability(row["p_fwe"], "p(FWE)"))
     elif "q" in row:
-        details.append(probability(row["q"], "q"))
+        details += [probability(row["p"])] * ("p" in row) + [probability(row["q"], "q")]
     elif row["n_layers"] > 1 and np.isfinite(row["corrected"]):
-        details.append(probability(row["corrected"], "p(Holm)") + f" over {row['n_layers']} layers")
-    if np.isfinite(row.get("n_voxels", np.nan)):
-        details.append(count(row["n_voxels"], "voxel"))
+        details.append(probability(row["corrected"], "p(Holm)"))
+    elif "p" in row:
+        details.append(probability(row["p"]))
     if np.isfinite(row.get("n_participants", np.nan)):
         details.append(count(row["n_participants"], "participant"))
+    if np.isfinite(row.get("n_voxels", np.nan)):
+        details.append(count(row["n_voxels"], "voxel"))
     if np.isfinite(reliability.get(str(row["region"]), np.nan)):
         details.append(f"reliability {number(reliability[str(row['region'])])}")
-    if np.isfinite(row.get("pearsonr_normalized", np.nan)):
-        details.append(f"{number(row['pearsonr_normalized'])} of the noise ceiling")
-    return details
+    return [text.replace(" ", "\N{NO-BREAK SPACE}") for text in details]
 
 
 def smallest_p(n_participants: int, n_permutations: int | None) -> float:

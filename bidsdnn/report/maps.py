@@ -14,7 +14,7 @@ from bidsdnn.report.brains import Scan, best_layer, layer_map, peak, score_map
 from bidsdnn.report.drawing import Figure, Panel, slug
 from bidsdnn.report.entries import Entry, listed, pick
 from bidsdnn.report.figures import rdm_pictures
-from bidsdnn.report.findings import count, number
+from bidsdnn.report.findings import ALPHA, count, number
 from bidsdnn.report.sheets import Sheet
 from bidsdnn.result import JOINT
 from bidsdnn.spaces import Volume
@@ -130,11 +130,43 @@ def model_blocks(entries: list[Entry], base: Backdrop, stem: str, problems: list
         best = [e for e in pick(entries, "statmap", "bestlayer", "") if e.entities.get("model") == model]
         # At the group the best layer is that of the mean map, not a mean of best layers.
         written = best[0].path if best and level == "participant" else None
-        blocks += attempt(partial(_model_maps, entry, written, base, stem), entry.path.name, problems)
+        sure = significance(entries, entry)
+        blocks += attempt(partial(_model_maps, entry, written, sure, base, stem), entry.path.name, problems)
     return blocks
 
 
-def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -> list[Block]:
+def significance(entries: list[Entry], entry: Entry) -> Entry | None:
+    """The map of corrected p that belongs to a map of scores: family-wise, else of false discovery rate."""
+    for stat in ("pfwe", "q"):
+        for one in pick(entries, "statmap", entry.desc, stat):
+            if all(one.entities.get(key) == entry.entities.get(key) for key in ("model", "sub", "tpl", "atlas")):
+                return one
+    return None
+
+
+def _outline(entry: Entry | None, base: Backdrop, noun: tuple[str, str]) -> tuple[np.ndarray | None, str]:
+    """1 where any layer is significant, and what a caption says of the test."""
+    if entry is None:
+        return None, "No test."
+    p = read_picture(entry.path, base).values
+    sure = (p < ALPHA).any(axis=0)
+    said = entry.sidecar
+    draws, test = said.get("Permutations"), str(said.get("Test") or "permutations").split(", ")[0]
+    test = f"{draws:,} {test}" if isinstance(draws, int) else test
+    over = f"{noun[1]} and layers"
+    how = f"family-wise over all {over}" if entry.stat == "pfwe" else f"by false discovery rate over {noun[1]}"
+    least = said.get("SmallestAttainableP")
+    if isinstance(least, (int, float)) and least >= ALPHA:
+        return (
+            None,
+            f"No {noun[0]} is outlined: the smallest p that so few participants can give is {number(least, 3)}.",
+        )
+    if not sure.any():
+        return None, f"No {noun[0]} is outlined: none has p < .05 ({test}), {how}."
+    return sure * 1.0, f"Outlined: {count(sure.sum(), *noun)} with p < .05 ({test}), {how}."
+
+
+def _model_maps(entry: Entry, written: Path | None, p: Entry | None, base: Backdrop, stem: str) -> list[Block]:
     """Two mosaics of one network."""
     picture = read_picture(entry.path, base)
     layers = list(entry.sidecar.get("Layers") or [f"layer {i}" for i in range(1, len(picture.values) + 1)])
@@ -160,23 +192,25 @@ def _model_maps(entry: Entry, written: Path | None, base: Backdrop, stem: str) -
     over = f", mean over n = {count(len(people), 'participant')}" if people else ""
     finite = score[np.isfinite(score)]
     one, several = picture.noun
-    rest = f"n = {count(finite.size, one, several)}. No test and no error bars. {looking(picture)}"
+    sure, tested = _outline(p, base, picture.noun)
+    rest = f"n = {count(finite.size, one, several)}. {tested} No error bars. {looking(picture)}"
     best = number(float(finite.max())) if finite.size else "n/a"
     where, much = f"{stem}_stat-bestlayer", f"{stem}_stat-pearsonr"
-    places = zip(named_parts(where, picture, layer), named_parts(much, picture, score), strict=True)
+    lines: list[Scan | Sheet] | list[None] = [None] * len(picture.parts) if sure is None else picture.laid_out(sure)
+    places = zip(named_parts(where, picture, layer), named_parts(much, picture, score), lines, strict=True)
     maps = [
         (
             layer_map(
                 layers_part, score_part, base.scan, layers=layers, stem=where_name, floor=floor, highest=highest,
-                alt=f"{view(picture)} with the {what} of {model} in each {one}. Where r is above {number(floor)}: "
-                f"{shares}.",
+                sure=line, alt=f"{view(picture)} with the {what} of {model} in each {one}. Where r is above "
+                f"{number(floor)}: {shares}.",
             ),
             score_map(
                 score_part, base.scan, stem=much_name, label=f"r of {each}", floor=floor, highest=highest,
-                alt=f"{view(picture)} with the r of {of} of {model}; the maximum is {best}.",
+                sure=line, alt=f"{view(picture)} with the r of {of} of {model}; the maximum is {best}.",
             ),
         )
-        for (where_name, layers_part), (much_name, score_part) in places
+        for (where_name, layers_part), (much_name, score_part), line in places
     ]  # fmt: skip
     clear = f"{several} below r = {number(floor)}, half of the highest, are left clear"
     by = f"band that adds most to the joint r of each {one}" if joint else f"layer that predicts each {one} best"

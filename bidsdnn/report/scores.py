@@ -37,8 +37,6 @@ class Trust:
     ----------
     n : str
         Size of the data.
-    test : str
-        What p comes from, short enough for a sentence; empty if none was computed.
     rule : str
         What makes a score stand out, and the correction behind it.
     bars : str
@@ -48,7 +46,6 @@ class Trust:
     """
 
     n: str
-    test: str
     rule: str
     bars: str
     decidable: bool = True
@@ -56,11 +53,6 @@ class Trust:
     def caption(self, mark: str) -> str:
         """Join size and rule; `mark` is what a figure sets off where the rule holds."""
         return f"{self.n}. {mark + ': ' if self.rule.startswith(('p ', 'q ')) else ''}{self.rule}"
-
-
-def _brief(test: str) -> str:
-    """A test without what follows a comma and a space; the comma in 1,000 stays."""
-    return test.split(", ")[0]
 
 
 def participant_trust(tables: list[Entry], *, family: str = "") -> Trust:
@@ -84,7 +76,7 @@ def participant_trust(tables: list[Entry], *, family: str = "") -> Trust:
     said = ", ".join(f"{k} {v}" for k, v in folds.items()) if isinstance(folds, dict) else str(folds or "")
     correction = f"family-wise over {family}" if family else "not corrected for the number of layers and regions"
     rule = f"p < .05 ({test}), {correction}." if test else "No p was computed."
-    return Trust(f"{size}; {said}" if said else size, _brief(test), rule, "No error bars: one participant.")
+    return Trust(f"{size}; {said}" if said else size, rule, "No error bars: one participant.")
 
 
 def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
@@ -116,7 +108,7 @@ def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
     else:
         rule = f"q < .05 (p from {test}; {first(tables, 'Correction') or 'false discovery rate'}). {lowest}."
     bars = "Error bars: ± standard error of the mean over participants."
-    return Trust(f"n = {people}", _brief(test).split(" of ")[0], rule, bars, least < ALPHA)
+    return Trust(f"n = {people}", rule, bars, least < ALPHA)
 
 
 def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *, level: str) -> list[Block]:
@@ -161,8 +153,10 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
     if table.empty:
         return [*joint, numbers]
     reliability = reliabilities(near) if desc == "encoding" else {}
-    said = findings(table, value, verb=verb, symbol=symbol, test=trust.test, reliability=reliability,
-                    decidable=trust.decidable)  # fmt: skip
+    # A share of the ceiling, where there is one, says the same better.
+    known = {} if "pearsonr_normalized" in table else reliability
+    said = findings(table, value, verb=verb, symbol="r" if desc == "encoding" else symbol, reliability=known,
+                    note=_note(table, trust, desc), decidable=trust.decidable)  # fmt: skip
     return [
         *joint,
         said,
@@ -171,6 +165,18 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
         _heat_maps(table, value, symbol, trust, stem),
         numbers,
     ]
+
+
+def _note(table: pd.DataFrame, trust: Trust, desc: str) -> str:
+    """What the symbols of the sentences are."""
+    parts = ["r: mean over a region's voxels." if desc == "encoding" and "n_voxels" in table else ""]
+    if "sem" in table and table["sem"].notna().any():
+        parts.append("±: standard error of the mean over participants.")
+    if desc == "encoding" and "pearsonr_normalized" in table:
+        parts.append("Ceiling: the highest r that a voxel's reliability allows.")
+    elif has_ceiling(table):
+        parts.append("Ceiling: the lower end of its range.")
+    return " ".join(filter(None, [trust.caption("Above chance") if trust.decidable else f"{trust.n}.", *parts]))
 
 
 def _with_band(table: pd.DataFrame) -> pd.DataFrame:

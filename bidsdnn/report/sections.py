@@ -1,6 +1,7 @@
-"""The order in which a page is read: what was found, data quality, methods, errors.
+"""The order in which a page is read: sentences, maps, scores by region and layer, geometry, then what they rest on.
 
-Within the findings: sentences, then depth, then the brain, then geometry. Participants and the group share it.
+Participants and the group share it. The sentences of every analysis stand together on the first screen; a section
+without content is left out.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from bidsdnn.report.arrangement import plane_blocks
 from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.bands import partition_blocks
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
-from bidsdnn.report.decoding import decoding_blocks
+from bidsdnn.report.decoding import TITLE, decoding_blocks
 from bidsdnn.report.encoding import encoding_blocks
 from bidsdnn.report.encoding import voxel_blocks as best_voxel_blocks
 from bidsdnn.report.entries import Entry, Log, listed, pick
 from bidsdnn.report.estimation import estimation_blocks
+from bidsdnn.report.findings import Sentences
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.pairs import pair_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
@@ -30,6 +32,12 @@ _TITLES = {
     "encoding": "Encoding: do the layers predict the responses?",
     "rsa": "Representational similarity: do layers and regions arrange the stimuli alike?",
 }
+# Sections of results in the order in which they are read; the first is always there.
+RESULTS = {
+    "found": "What was found", "maps": "Maps", "scores": "Regions and layers", "geometry": "Geometry",
+    "decoding": "Decoding",
+}  # fmt: skip
+Parts = dict[str, list[Block]]
 
 
 def build(entries: list[Entry], log: Log, *, level: str) -> list[Section]:
@@ -46,7 +54,7 @@ def build(entries: list[Entry], log: Log, *, level: str) -> list[Section]:
     Returns
     -------
     list of Section
-        What was found, data quality, methods, errors; always all four.
+        Results, data quality, methods, errors; the first and the last three are always there.
 
     Raises
     ------
@@ -56,8 +64,7 @@ def build(entries: list[Entry], log: Log, *, level: str) -> list[Section]:
     if level not in LEVELS:
         raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
     problems: list[str] = []
-    found: list[Block] = []
-    quality: list[Block] = []
+    parts: Parts = {name: [] for name in (*RESULTS, "quality")}
     contexts = _contexts(entries)
     for context in contexts:
         own = [entry for entry in entries if set(entry.context) <= set(context)]
@@ -66,17 +73,19 @@ def build(entries: list[Entry], log: Log, *, level: str) -> list[Section]:
         if len(contexts) > 1:
             heading.append(Heading(", ".join(f"{entity} {label}" for entity, label in context)))
         base = background(own, problems)
-        for blocks, make in ((found, _found), (quality, _quality)):
-            made = make(own, base, stem, problems, level)
-            blocks += heading + made if made else []
+        made = _found(own, base, stem, problems, level) | {"quality": _quality(own, base, stem, problems, level)}
+        for name, blocks in made.items():
+            parts[name] += heading + blocks if blocks else []
+    quality = parts.pop("quality")
     people, left_out = listed(entries, "Participants"), listed(entries, "Notes") + listed(entries, "Omitted")
     if level == "group" and people:
         quality.insert(0, Notes("Participants", (", ".join(people),)))
     if left_out:
         quality.append(Notes("What was left out", tuple(dict.fromkeys(left_out))))
     nothing = "No score was written." + (" See the errors below." if log.errors else "")
+    parts["found"] = parts["found"] or [Notes("", (nothing,))]
     return [
-        Section("found", "What was found", tuple(found) or (Notes("", (nothing,)),)),
+        *(Section(name, RESULTS[name], tuple(blocks)) for name, blocks in parts.items() if blocks),
         Section("quality", "Data quality", tuple(quality) or (Notes("", ("No table of runs was written.",)),)),
         methods_section(entries),
         log_section(log, problems),
@@ -109,48 +118,78 @@ def _partitions(own: list[Entry], stem: str, problems: list[str], level: str) ->
         make = partial(partition_blocks, these, f"{stem}_atlas-{atlas}_desc-{PARTITION}", level=level)
         made = attempt(make, f"{PARTITION} of atlas {atlas}", problems)
         blocks += [Heading(f"Atlas {atlas}"), *made] if len(atlases) > 1 else made
-    return (
-        [Heading("Variance partitioning: what do feature spaces explain alone and together?"), *blocks]
-        if blocks
-        else []
-    )
+    return _titled("Variance partitioning: what do feature spaces explain alone and together?", blocks)
 
 
-def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:
-    """All findings of one context."""
-    pictures = {
-        "encoding": model_blocks(own, base, stem, problems, level=level),
-        "rsa": rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems),
-    }
-    alike = similarity_blocks(own, stem, problems, level=level)
-    told = decoding_blocks(own, stem, problems, level=level) + decoding_searchlights(own, base, stem, problems)
-    if not _has_network(own):
-        blocks = attempt(partial(reliability_blocks, own, stem), "reliability", problems)
-        blocks = told + blocks + voxel_blocks(own, "reliability", base, stem, problems) + pictures["rsa"] + alike
+def _titled(title: str, blocks: list[Block]) -> list[Block]:
+    """Blocks under a heading, if there are any."""
+    return [Heading(title), *blocks] if blocks else []
+
+
+def _lifted(blocks: list[Block]) -> tuple[list[Block], list[Block]]:
+    """Sentences, with the warnings and the headings that belong to them, and the rest."""
+    said: list[Block] = []
+    rest: list[Block] = []
+    for block in blocks:
+        warns = isinstance(block, Notes) and block.tone == "warning" and not block.title
+        if isinstance(block, Sentences) or (warns and said):
+            said.append(block)
+        else:
+            rest.append(block)
+    return said, rest
+
+
+def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> Parts:
+    """All results of one context, by section."""
+    parts: Parts = {name: [] for name in RESULTS}
+    compared = _has_network(own)
+    if compared:
+        for desc in _TITLES:
+            said, rest = _scored(own, desc, stem, problems, level)
+            parts["found"] += said
+            parts["scores"] += rest
+        parts["maps"] += model_blocks(own, base, stem, problems, level=level)
+        parts["scores"] += _partitions(own, stem, problems, level)
+        if level == "participant":
+            parts["maps"] += best_voxel_blocks(own, base, stem, problems)
+    else:
+        said, parts["scores"] = _lifted(attempt(partial(reliability_blocks, own, stem), "reliability", problems))
+        parts["found"] += said
+        parts["maps"] += voxel_blocks(own, "reliability", base, stem, problems)
+    told, rest = _lifted(decoding_blocks(own, stem, problems, level=level))
+    parts["found"] += _titled(TITLE, told)
+    # The section is called what the heading says.
+    parts["decoding"] += rest[1:]
+    parts["maps"] += searchlight_blocks(own, base, stem, problems, level=level)
+    parts["maps"] += decoding_searchlights(own, base, stem, problems)
+    parts["geometry"] += rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems)
+    parts["geometry"] += similarity_blocks(own, stem, problems, level=level)
+    if not compared and not told and any(parts.values()):
         alone = listed(own, "Notes") or ["No network was compared; these are the responses by themselves."]
-        return [*([] if told else [Notes("", tuple(alone))]), *blocks] if blocks else []
-    blocks = []
-    for desc, title in _TITLES.items():
-        part: list[Block] = []
-        tables = pick(own, "results", desc)
-        atlases = list(dict.fromkeys(entry.entities.get("atlas", "none") for entry in tables))
-        for atlas in atlases:
-            near = [entry for entry in own if entry.entities.get("atlas", "none") == atlas]
-            these = [entry for entry in tables if entry in near]
-            make = partial(score_blocks, these, near, desc, f"{stem}_atlas-{atlas}_desc-{desc}", level=level)
-            part += [Heading(f"Atlas {atlas}")] if len(atlases) > 1 else []
-            part += attempt(make, f"{desc} of atlas {atlas}", problems)
-            part += unit_blocks(near, desc, problems)
-            if desc == "rsa":
-                part += pair_blocks(near, f"{stem}_atlas-{atlas}", problems)
-            elif desc == "encoding":
-                part += encoding_blocks(near, f"{stem}_atlas-{atlas}", problems, level=level)
-        part += pictures[desc]
-        part += best_voxel_blocks(own, base, stem, problems) if desc == "encoding" and level == "participant" else []
-        undecided = desc == "rsa" and not tables
-        blocks += [Heading("Distances between the stimuli" if undecided else title), *part] if part else []
-    blocks += _partitions(own, stem, problems, level)
-    return blocks + told + alike + searchlight_blocks(own, base, stem, problems, level=level)
+        parts["found"].insert(0, Notes("", tuple(alone)))
+    return parts
+
+
+def _scored(own: list[Entry], desc: str, stem: str, problems: list[str], level: str) -> tuple[list[Block], list[Block]]:
+    """Sentences of one analysis, and what else it has by region and layer."""
+    said: list[Block] = []
+    shown: list[Block] = []
+    tables = pick(own, "results", desc)
+    atlases = list(dict.fromkeys(entry.entities.get("atlas", "none") for entry in tables))
+    for atlas in atlases:
+        near = [entry for entry in own if entry.entities.get("atlas", "none") == atlas]
+        these = [entry for entry in tables if entry in near]
+        make = partial(score_blocks, these, near, desc, f"{stem}_atlas-{atlas}_desc-{desc}", level=level)
+        first, rest = _lifted(attempt(make, f"{desc} of atlas {atlas}", problems))
+        rest += unit_blocks(near, desc, problems)
+        if desc == "rsa":
+            rest += pair_blocks(near, f"{stem}_atlas-{atlas}", problems)
+        else:
+            rest += encoding_blocks(near, f"{stem}_atlas-{atlas}", problems, level=level)
+        named = f"Atlas {atlas}" if len(atlases) > 1 else ""
+        said += _titled(named, first) if named else first
+        shown += _titled(named, rest) if named else rest
+    return _titled(_TITLES[desc], said), _titled(_TITLES[desc], shown)
 
 
 def _quality(own: list[Entry], base: Backdrop, stem: str, problems: list[str], level: str) -> list[Block]:

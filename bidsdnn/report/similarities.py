@@ -33,6 +33,8 @@ MAX_ITEMS = 60
 MAX_REGIONS = 12
 _WRITTEN = 14
 """Up to so many items a cell holds its number."""
+FEW = 5
+"""Fewer items lie on any plane as well as on another."""
 Items = list[tuple[str, str]]
 
 
@@ -72,7 +74,7 @@ def _geometries(entry: Entry, stem: str) -> list[Block]:
     for name, rows in (("models", table[models]), ("regions", table[regions]), ("models and regions", table)):
         # All together repeats either, where there is only one kind.
         if len(rows) > 2 and (name != "models and regions" or (models.any() and regions.any())):
-            panels += _pictures(rows, name, comparison, f"{stem}_{slug(name)}")
+            panels += _pictures(rows, name, comparison, f"{stem}_{slug(name)}", _limits(rows))
     people = len(first([entry], "Participants") or [])
     over = f"; mean over n = {count(people, 'participant')}, Fisher-averaged" if people else ""
     return _figure(panels, "Layers and regions", comparison, over, table)
@@ -85,8 +87,15 @@ def _people(entry: Entry, stem: str) -> list[Block]:
     for region in ordered(table["region"])[:MAX_REGIONS]:
         rows = table[table["region"] == region].assign(first_kind="", second_kind="")
         if len(rows) > 2:
-            panels += _pictures(rows, str(region), comparison, f"{stem}_{slug(region)}")
-    return _figure(panels, "Participants", comparison, "", table)
+            panels += _pictures(rows, str(region), comparison, f"{stem}_{slug(region)}", _limits(table))
+    n = len(set(table["first"]) | set(table["second"]))
+    return _figure(panels, "Participants", comparison, f", n = {count(n, 'participant')}, by region", table)
+
+
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
+    """Where the shades begin and end: at zero, unless something lies below it."""
+    known = table.loc[table["similarity"] < 1, "similarity"]
+    return (float(min(known.min(), 0.0)), float(max(known.max(), 1e-9))) if len(known) else (0.0, 1.0)
 
 
 def _chosen(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -99,15 +108,20 @@ def _figure(panels: list[Panel], title: str, comparison: str, over: str, table: 
     numbers = data_table(table.drop(columns=["sub"], errors="ignore"), f"{title}: all pairs")
     if not panels:
         return [numbers]
+    planes = any(panel.name.endswith("_plane.svg") for panel in panels)
+    flat = (
+        " Planes keep those distances as well as two dimensions can (classical multidimensional scaling)."
+        if planes
+        else ""
+    )
     caption = (
         f"Similarity ({comparison_symbol(comparison)}) of each two distance matrices{over}. They stand in the order "
-        "of a tree (average linkage of 1 − similarity); planes keep those distances as well as two dimensions can "
-        "(classical multidimensional scaling). No test and no error bars: a description."
+        f"of a tree (average linkage of 1 − similarity).{flat} No test and no error bars: a description."
     )
-    return [Figure(tuple(panels), title, caption, "pairs"), numbers]
+    return [Figure(tuple(panels), title, caption, "pairs" if planes else "grid"), numbers]
 
 
-def _pictures(rows: pd.DataFrame, name: str, comparison: str, stem: str) -> list[Panel]:
+def _pictures(rows: pd.DataFrame, name: str, comparison: str, stem: str, limits: tuple[float, float]) -> list[Panel]:
     items, square = square_of_pairs(
         list(zip(rows["first_kind"], rows["first"], strict=True)),
         list(zip(rows["second_kind"], rows["second"], strict=True)),
@@ -117,7 +131,8 @@ def _pictures(rows: pd.DataFrame, name: str, comparison: str, stem: str) -> list
     items, square = [one for one, there in zip(items, known, strict=True) if there], square[np.ix_(known, known)]
     if not 3 <= len(items) <= MAX_ITEMS or not np.isfinite(square).all():
         return []
-    return [_matrix(items, square, name, comparison, f"{stem}_matrix"), _plane(items, square, name, f"{stem}_plane")]
+    matrix = _matrix(items, square, name, comparison, f"{stem}_matrix", limits)
+    return [matrix, _plane(items, square, name, f"{stem}_plane")] if len(items) >= FEW else [matrix]
 
 
 def _labels(items: Items) -> list[str]:
@@ -125,14 +140,16 @@ def _labels(items: Items) -> list[str]:
     return [shorten(f"{name} ({kind})" if len(kinds) > 1 and kind in kinds else name, 26) for kind, name in items]
 
 
-def _matrix(items: Items, square: np.ndarray, name: str, comparison: str, stem: str) -> Panel:
+def _matrix(
+    items: Items, square: np.ndarray, name: str, comparison: str, stem: str, limits: tuple[float, float]
+) -> Panel:
     """Similarities as shades, the tree above them."""
     links, order = tree(1 - square)
     labels = [_labels(items)[k] for k in order]
     shown = square[np.ix_(order, order)]
     off = shown[~np.eye(len(items), dtype=bool)]
-    low, high = float(min(off.min(), 0.0)), float(max(off.max(), 1e-9))
-    side = max(230, (34 if len(items) <= _WRITTEN else 12) * len(items))
+    low, high = limits
+    side = max(230 if len(items) >= FEW else 120, (34 if len(items) <= _WRITTEN else 12) * len(items))
 
     def paint(canvas: Any) -> None:
         above, axes = canvas.subplots(2, 1, height_ratios=(1, 5), sharex=False)
@@ -144,7 +161,7 @@ def _matrix(items: Items, square: np.ndarray, name: str, comparison: str, stem: 
         above.spines[:].set_visible(False)
         for i, j in np.ndindex(shown.shape):
             if i != j:
-                shade = min(len(HEAT) - 1, int((shown[i, j] - low) / (high - low) * len(HEAT)))
+                shade = int(np.clip((shown[i, j] - low) / (high - low) * len(HEAT), 0, len(HEAT) - 1))
                 axes.fill([j - 0.5, j + 0.5, j + 0.5, j - 0.5], [i - 0.5, i - 0.5, i + 0.5, i + 0.5],
                           facecolor=HEAT[shade], edgecolor="none")  # fmt: skip
                 if len(items) <= _WRITTEN:

@@ -54,13 +54,14 @@ def test_best_layer_is_found_per_network_and_over_networks():
 def test_regions_without_any_score_are_not_claimed():
     table = encoding_table()
     table["pearsonr"] = np.nan
-    said = findings(table, "pearsonr", verb="predicted", symbol="mean r", test="")
+    said = findings(table, "pearsonr", verb="predicted", symbol="mean r")
     assert said.items == () and "No layer has a score" in said.lead
 
 
 def test_without_p_nothing_is_claimed():
-    said = findings(encoding_table().assign(p=np.nan), "pearsonr", verb="predicted", symbol="mean r", test="")
-    assert "chance" not in said.lead + "".join(said.items) and "p not computed" in said.items[0]
+    said = findings(encoding_table().assign(p=np.nan), "pearsonr", verb="predicted", symbol="mean r")
+    assert "chance" not in said.lead + "".join(said.items)
+    assert "p not computed" in said.items[0].replace(THIN, " ")
 
 
 @pytest.mark.parametrize(
@@ -73,10 +74,10 @@ def test_smallest_p_of_sign_flips(n, draws, least):
 def test_normalised_scores_are_said_where_there_is_a_ceiling():
     table = encoding_table().assign(ceiling=0.5, pearsonr_normalized=lambda rows: rows["pearsonr"] / 0.5)
     table.loc[table["region"] == "late", "pearsonr_normalized"] = np.nan
-    said = findings(table, "pearsonr", verb="predicted", symbol="mean r", test="")
+    said = findings(table, "pearsonr", verb="predicted", symbol="mean r")
     early, late = (next(str(item) for item in said.items if name in str(item)) for name in ("early", "late"))
-    assert ".82 of the noise ceiling" in early
-    assert "noise ceiling" not in late
+    assert f"82{THIN}% of the ceiling" in early
+    assert "ceiling" not in late
 
 
 def models(*rows):
@@ -91,19 +92,34 @@ def test_neither_all_layers_together_nor_a_column_is_the_best_layer():
         ("column", "category", "V1", 0.3, 0.001, 0.01),
     )
     assert best_layers(table, "similarity")["layer"].tolist() == ["conv", "category"]
-    said = findings(table, "similarity", verb="matched", symbol="r", test="")
+    said = findings(table, "similarity", verb="matched", symbol="r")
     lead, (item,) = said.lead.striptags().replace(THIN, " "), said.items
     assert lead == (
         "net matched 1 of 1 region above chance, best in V1 (r = .20, layer conv). "
         "category matched 1 of 1 region above chance, best in V1 (r = .30)."
     )
-    assert item.striptags().startswith("In V1, layer conv of net matched best")
+    assert item.striptags().startswith("In V1, conv matched best")
 
 
 def test_columns_alone_are_called_columns():
     table = models(("column", "category", "V1", 0.3, 0.001, 0.01), ("column", "size", "V1", 0.1, 0.2, 0.4))
-    said = findings(table, "similarity", verb="matched", symbol="r", test="")
+    said = findings(table, "similarity", verb="matched", symbol="r")
     assert said.items[0].striptags().startswith("In V1, column category matched best")
     assert "size matched none of 1 region above chance" in said.lead.striptags()
-    none = findings(table.assign(p_fwe=0.5), "similarity", verb="matched", symbol="r", test="")
-    assert none.items[0].striptags().startswith("In V1, no column matched above chance; the highest was category:")
+    none = findings(table.assign(p_fwe=0.5), "similarity", verb="matched", symbol="r")
+    assert none.items[0].striptags().startswith("In V1, nothing matched above chance; the highest was column category:")
+
+
+def test_a_network_wins_only_where_it_is_above_chance():
+    rows = [
+        ("a", "x", "V1", 0.1, 0.001, 0.01), ("b", "y", "V1", 0.3, 0.001, 0.01),
+        # Higher, and no more than chance.
+        ("a", "x", "V2", 0.2, 0.4, 0.9), ("b", "y", "V2", 0.1, 0.5, 0.9),
+        ("a", "x", "V3", 0.2, 0.4, 0.9), ("b", "y", "V3", 0.1, 0.5, 0.9),
+    ]  # fmt: skip
+    lead = findings(models(*rows), "similarity", verb="matched", symbol="r").lead.striptags()
+    assert lead.endswith("Of 2 networks, b did best in 1 of the 1 region above chance.")
+    nowhere = findings(models(*rows[2:]), "similarity", verb="matched", symbol="r").lead.striptags()
+    assert "did best" not in nowhere and nowhere.count("none of 2 regions above chance") == 2
+    undecided = findings(models(*rows), "similarity", verb="matched", symbol="r", decidable=False)
+    assert "best" not in undecided.lead.striptags() and "above" not in "".join(undecided.items)

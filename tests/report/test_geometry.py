@@ -53,9 +53,9 @@ def group_rsa(output):
 def test_the_group_is_told_by_ceiling_and_family_wise_p(output, log):
     html, outline = read(group_rsa(output), log, level="group")
     text = " ".join(outline.text.split())
-    assert "matched 1 of 3 regions above chance, best in early (Spearman’s ρ = .41, 82 % of the noise ceiling" in text
-    assert "ρ = .41 ± .02 (sem), 82 % of the noise ceiling (.50 to .60)" in text
-    assert "p(family-wise) = .010" in text and "no layer matched above chance" in text
+    assert "matched 1 of 3 regions above chance, best in early (Spearman’s ρ = .41, 82 % of the ceiling" in text
+    assert "ρ = .41 ± .02, 82 % of the ceiling (.50 to .60), p(FWE) = .010" in text
+    assert "nothing matched above chance" in text
     assert "Filled points: p < .05, family-wise over the layers" in text
     assert "Band: the noise ceiling, from the mean of the other participants" in text
     assert "Noise ceiling .50 to .60." in html

@@ -84,7 +84,7 @@ def group(output, n, *, q=0.01):
 def test_sections_come_in_the_order_in_which_they_are_read(standard):
     _, outline = standard
     sections = [attrs["id"] for tag, attrs in outline.tags if tag == "section"]
-    assert sections == ["found", "quality", "methods", "log"]
+    assert sections == ["found", "maps", "scores", "geometry", "quality", "methods", "log"]
     links = [attrs["href"] for tag, attrs in outline.tags if tag == "a" and attrs["href"].startswith("#")]
     ids = {attrs["id"] for _, attrs in outline.tags if "id" in attrs}
     assert {link[1:] for link in links} <= ids
@@ -93,12 +93,10 @@ def test_sections_come_in_the_order_in_which_they_are_read(standard):
 def test_first_sentences_hold_the_numbers_of_the_table(standard):
     _, outline = standard
     text = " ".join(outline.text.split())
-    assert (
-        "In late, layer fc of demo+none+seed0 predicted best: mean r = .45, p = .001 (1,000 label permutations), "
-        "p(Holm) = .003 over 3 layers, 60 voxels, reliability .60." in text
-    )
-    assert "In none, no layer predicted above chance; the highest was fc of demo+none+seed0: mean r = .02" in text
-    assert "demo+none+seed0 predicted 2 of 3 regions above chance, best in late (mean r = .45, layer fc)." in text
+    assert "In late, fc predicted best: r = .45, p(Holm) = .003, 60 voxels, reliability .60." in text
+    assert "In none, nothing predicted above chance; the highest was fc: r = .02" in text
+    assert "demo+none+seed0 predicted 2 of 3 regions above chance, best in late (r = .45, layer fc)." in text
+    assert "Above chance: p < .05 (1,000 label permutations, one-sided), not corrected" in text
     assert "Spearman’s ρ = .36" in text
 
 
@@ -208,7 +206,7 @@ def test_a_participant_with_no_files_at_all_gets_a_page(output, log):
 
 def test_without_a_network_the_responses_speak(output, log):
     _, outline = read(participant(output, network=False), log)
-    found = " ".join(outline.text.split()).split("Data quality")[1]
+    found = " ".join(outline.text.split()).split("Errors, warnings and provenance")[1].split("Data quality")[0]
     assert "Reliability of run 3 was left out." in found
     assert "Responses were most reliable in early (reliability .60)" in found
     assert "Distances between stimuli in the brain" in found and "predicted" not in found
@@ -224,7 +222,7 @@ def test_an_unreadable_file_costs_its_figure_and_is_named(output, log):
     warnings = outline.text.split("Errors, warnings and provenance")[-1]
     assert f"{broken.path.name} not shown" in warnings and "rsa of atlas demo not shown" in warnings
     assert "region, similarity not there" in warnings
-    assert "In late, layer fc of demo+none+seed0 predicted best" in outline.text
+    assert "In late, fc predicted best" in outline.text
 
 
 def test_missing_anatomy_falls_back_to_the_mean_image_with_a_warning(output, log):
@@ -238,10 +236,7 @@ def test_missing_anatomy_falls_back_to_the_mean_image_with_a_warning(output, log
 def test_group_states_n_error_bars_and_the_smallest_p(output, log):
     html, outline = read(group(output, 8), log, level="group")
     text = " ".join(outline.text.split())
-    assert (
-        "mean r = .45 ± .02 (sem), t(7) = 5.00, p = .004 (all 256 sign flips), q = .010, 60 voxels, 8 participants"
-        in text
-    )
+    assert "In late, fc predicted best: r = .45 ± .02, p = .004, q = .010, 8 participants, 60 voxels." in text
     caption = next(c for c in re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL) if "from shallow" in c)
     assert (
         "n = 8 participants" in caption
@@ -260,7 +255,7 @@ def test_a_group_too_small_for_significance_describes(output, log):
     text = " ".join(outline.text.split())
     assert "The smallest p that 3 participants can give is .125: nothing can fall below .05" in text
     assert "above chance" not in text
-    assert "In late, layer fc of demo+none+seed0 predicted best" in text
+    assert "In late, fc was highest: r = .45" in text and "predicted best" not in text
 
 
 def test_two_networks_are_told_apart_and_compared(output, log):
@@ -269,8 +264,9 @@ def test_two_networks_are_told_apart_and_compared(output, log):
     output.table(other, "encoding", {**SIDECAR, "Layers": ["a", "b"]}, **ENTITIES, atlas="demo", model="other")
     html, outline = read(output, log)
     text = " ".join(outline.text.split())
-    assert "Of 2 networks, demo+none+seed0 did best in 2 of 3 regions." in text
-    assert "In early, layer a of other predicted best: mean r = .50" in text
+    # In `none` nothing is above chance, so that nobody wins there.
+    assert "Of 2 networks, other did best in 1 of the 2 regions above chance." in text
+    assert "In early, a of other predicted best: r = .50" in text
     assert '<ul class="legend"' in html and "●" in html and "■" in html
 
 
@@ -280,7 +276,8 @@ def test_two_spaces_get_a_heading_each_and_share_what_has_no_space(output, log):
     output.entries[0] = replace(quality, entities={k: v for k, v in quality.entities.items() if k != "space"})
     output.table(encoding_table(), "encoding", SIDECAR, **ENTITIES | {"space": "T1w"}, atlas="demo", model="m")
     _, outline = read(output, log)
-    assert outline.text.count("task view, space S") == 2 and outline.text.count("task view, space T1w") == 2
+    # In sentences, scores, quality and the network's distances, which have no space; only the first has maps.
+    assert outline.text.count("task view, space T1w") == 4 < outline.text.count("task view, space S")
     assert outline.text.count("2 runs; 96 trials") == 2
 
 
@@ -295,7 +292,7 @@ def test_page_of_sixty_regions_stays_small_and_says_what_it_leaves_out(output, l
     output.table(encoding_table(scores), "encoding", SIDECAR, **ENTITIES, atlas="big", model="demo")
     path = write(output, log)
     text = Outline(path.read_text(encoding="utf-8")).text
-    assert "52 more regions with lower scores: see the table below." in text
+    assert "52 more regions with lower scores: see the table of all numbers." in text
     assert "The 12 regions with the highest scores." in text
     assert path.stat().st_size < 2e6
 
