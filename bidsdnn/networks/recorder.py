@@ -84,7 +84,7 @@ class Recorder:
             self._handles.pop().remove()
 
     def _hook(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        tensor = _first_tensor(output)
+        tensor = first_tensor(output)
         if self._lenient and (tensor is None or tensor.ndim == 0 or len(tensor) != self._local.size):
             return
         if tensor is None:
@@ -204,13 +204,13 @@ def _fewer_calls(layer: str, calls: dict[str, int]) -> str:
     return f"{name} is called {calls.get(name, 0)} times; " if mark else ""
 
 
-def _first_tensor(output: Any) -> Tensor | None:
+def first_tensor(output: Any) -> Tensor | None:
     """Return the first tensor in a module's output, whatever holds it."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, dict):  # of which the outputs of HuggingFace's models are a kind
         output = list(output.values())
     if isinstance(output, tuple | list):
-        found = (_first_tensor(part) for part in output)
+        found = (first_tensor(part) for part in output)
         return next((tensor for tensor in found if tensor is not None), None)
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -186,18 +186,31 @@ class Reduction:
             raise ConfigError(f"--pooling {self.pooling}: layer {layer}: {error}; give another number") from error
         return torch.from_numpy(made.astype(np.float32))
 
-    def _projected(self, layer: str, values: Tensor) -> Tensor:
-        """Multiply by a sparse random matrix that layer, units and seed determine."""
-        units = values[0].numel()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reduction:
+        """Return itself: it is a value, and what it holds besides are caches."""
+        return self
+
+    def units(self, layer: str, shape: Sequence[int]) -> int:
+        """Numbers that are left of a layer's output, of some shape for each stimulus, before it is projected."""
+        return replace(self, projection=None)(layer, torch.zeros(1, *shape)).numel()
+
+    def projection_matrix(self, layer: str, units: int) -> Any:
+        """The sparse random matrix (dimensions, units) that layer, units and seed determine; None if none is taken."""
         if self.projection is None or units <= self.projection:
-            return values
+            return None
         with self._lock:
             if (layer, units) not in self._matrices:
                 text = f"{self.seed} {layer} {units}".encode()
                 seed = int.from_bytes(hashlib.sha256(text).digest()[:4], "little")
                 self._matrices[layer, units] = sparse_projection(units, self.projection, seed=seed)
+            return self._matrices[layer, units]
+
+    def _projected(self, layer: str, values: Tensor) -> Tensor:
+        matrix = self.projection_matrix(layer, values[0].numel())
+        if matrix is None:
+            return values
         flat = values.flatten(1).to("cpu", torch.float32).numpy()
-        return torch.from_numpy(np.ascontiguousarray((self._matrices[layer, units] @ flat.T).T))
+        return torch.from_numpy(np.ascontiguousarray((matrix @ flat.T).T))
 
 
 def pool_positions(values: Tensor, how: str) -> Tensor:
@@ -223,7 +236,8 @@ def pool_positions(values: Tensor, how: str) -> Tensor:
         ordered, size = values.sort(-1).values, values.shape[-1]
         middle = (ordered[..., (size - 1) // 2] + ordered[..., size // 2]) / 2
         return torch.where(ordered[..., -1].isnan(), torch.nan, middle)  # NaN is sorted to the end
-    return values.abs().sum(-1) if how == "l1" else values.square().sum(-1).sqrt()
+    # The norm's gradient is zero where all is zero, and not the NaN that a root has there.
+    return values.abs().sum(-1) if how == "l1" else torch.linalg.vector_norm(values, dim=-1)
 
 
 def _masked(layer: str, values: Tensor, axes: Mapping[str, Sequence[int]], channel: int) -> Tensor:
