@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from bidsdnn.bids.arrays import is_activations, read_activations
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path, write_json
 from bidsdnn.config import Config
+from bidsdnn.cuts import with_cuts
 from bidsdnn.errors import ConfigError
 from bidsdnn.extraction import activations_path, described, masks, network_hash, reduction_of, workers_within
 from bidsdnn.lookup import closest
@@ -32,12 +33,16 @@ logger = logging.getLogger(__name__)
 MOST_STIMULI_FOR_RDM = 10_000
 
 
-def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
-    """Build each network asked for and find its asked layers.
+def build_networks(
+    config: Config, *, stimuli: Callable[[str], Stimuli] | None = None
+) -> list[tuple[Network, list[str]]]:
+    """Build each network asked for, cut it as ``--ablate`` says, and find its asked layers.
 
     Parameters
     ----------
     config : Config
+    stimuli : callable, optional
+        Of `bidsdnn.cuts.with_cuts`.
 
     Returns
     -------
@@ -63,6 +68,7 @@ def build_networks(config: Config) -> list[tuple[Network, list[str]]]:
         )
         for spec in config.networks
     ]
+    networks = with_cuts(networks, config, stimuli=stimuli)
     labels = [network.label for network in networks]
     for label in labels:
         if labels.count(label) > 1:
@@ -323,7 +329,8 @@ def network_methods(network: Network, layers: Sequence[str], made: str) -> str:
     str
     """
     weights = "seeded random weights" if network.weights == "none" else f"weights {network.weights}"
+    said = "; ".join([weights, *network.changes])
     return (
-        f"Activations of {len(layers)} layers of {network.name} ({weights}) were extracted in one forward pass "
+        f"Activations of {len(layers)} layers of {network.name} ({said}) were extracted in one forward pass "
         f"per stimulus ({network.preprocessing}). {made}"
     ).strip()

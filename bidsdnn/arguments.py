@@ -113,12 +113,21 @@ def _add_networks(g: Any) -> None:
         "file.py:build; `none` for no network (default: alexnet)",
     )  # fmt: skip
     g.add_argument(
-        "--weights", metavar="DEFAULT|none|NAME|PATH", help="for networks without @WEIGHTS (default: DEFAULT)"
-    )
+        "--weights", metavar="DEFAULT|none|shuffled[:WEIGHTS]|NAME|PATH",
+        help="for networks without @WEIGHTS (default: DEFAULT)",
+    )  # fmt: skip
     g.add_argument(
         "--layer", nargs="+", metavar="[NETWORK:]GLOB",
         help="layers; @0.5: at half the depth; relu#2: a module's second call (default: at most 12 canonical ones)",
     )  # fmt: skip
+    g.add_argument(
+        "--ablate", nargs="+", metavar="[NETWORK:]LAYER[:CHANNEL,...]",
+        help="cut out layers (patterns as --layer) or their channels: without NETWORK, a cut copy is put beside each "
+        "network; with it, that network itself is cut",
+    )  # fmt: skip
+    g.add_argument(
+        *_names("--ablate-to"), choices=("zero", "mean", "shuffled"), help="what cut units give (default: zero)"
+    )
     g.add_argument(
         "--features", nargs="+", metavar="NAME[=PATH]",
         help="used as a network's layer is: computed from the stimuli, as `luminance` (`--list features`); or a table "

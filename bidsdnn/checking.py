@@ -10,6 +10,7 @@ from bidsdnn.bids.confounds import STRATEGIES, known_strategy
 from bidsdnn.bids.files import read_json
 from bidsdnn.bids.names import require
 from bidsdnn.config import Config
+from bidsdnn.cuts import parse_cut
 from bidsdnn.decoding.checks import check_decoding
 from bidsdnn.decoding.models import decoders_of
 from bidsdnn.encoding.bands import check_bands
@@ -58,6 +59,8 @@ def check_configuration(config: Config) -> None:
         raise ConfigError(
             "--network none: the dnn level computes activations; name a network, or --features to compute"
         )
+    for text in config.ablate:
+        parse_cut(text)
     torch_device(config.device)
     reduction_of(config, 1)
     for path in (*config.atlas, *config.mesh):

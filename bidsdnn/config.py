@@ -61,6 +61,8 @@ class Config(BaseModel):
     weights: str = "DEFAULT"
     network_inputs: dict[str, NetworkInput] = Field(default_factory=dict, alias="networks")
     layer: tuple[str, ...] = ()
+    ablate: tuple[str, ...] = ()
+    ablate_to: Literal["zero", "mean", "shuffled"] = "zero"
     features: dict[str, Path] = Field(default_factory=dict)
     tokens: Literal["all", "cls", "mean"] = "all"
     mask: dict[str, dict[str, tuple[int, ...]]] = Field(default_factory=dict)
@@ -248,8 +250,9 @@ def _named_tables(texts: tuple[str, ...]) -> dict[str, Path | None]:
 
 def _absolute_file(text: str) -> str:
     """An existing file's absolute path; anything else as it is."""
-    path = Path(text).expanduser()
-    return str(path.absolute()) if path.is_file() else text
+    shuffled = text.startswith("shuffled:")
+    path = Path(text.removeprefix("shuffled:")).expanduser()
+    return "shuffled:" * shuffled + str(path.absolute()) if path.is_file() else text
 
 
 def _absolute_name(text: str) -> str:

@@ -50,6 +50,7 @@ from bidsdnn.study import (
     load_participants,
     notes,
     open_study_dataset,
+    reference_stimuli,
     shown_stimuli,
 )
 from bidsdnn.trials import residuals_of, trials
@@ -86,9 +87,10 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         derivatives = Derivatives(config.out_dir, {"raw": dataset.root, **dataset.derivatives})
         if config.reports_only and not config.dry_run:
             return _rebuild(config, derivatives, dataset, announce)
-        networks = activations.build_networks(config) if config.analysis_level != "group" else []
         id_map = read_id_map(config.stimulus_id_map) if config.stimulus_id_map else {}
         index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir, id_map=id_map)
+        reference = partial(reference_stimuli, config, index)
+        networks = activations.build_networks(config, stimuli=reference) if config.analysis_level != "group" else []
         # At the dnn level the events say what was shown, unless a .stim.csv does.
         listed = config.analysis_level == "dnn" and config.stim_csv is not None
         predicts = config.analysis == (PREDICT,)

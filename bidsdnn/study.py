@@ -31,6 +31,7 @@ from bidsdnn.journal import Journal, software
 from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.inputs import require_modality
 from bidsdnn.networks.network import Network
+from bidsdnn.networks.surgery import MOST_FOR_MEAN, spaced
 from bidsdnn.parallel import Map, Outcome, attempt, available_cpus
 from bidsdnn.patterns import Patterns
 from bidsdnn.plan import run_memory_mb
@@ -234,6 +235,25 @@ def all_stimuli(study: Study) -> Stimuli:
     for said in skipped:
         logger.warning("left out: %s", said)
     return stimuli.cut(config.clip_duration).with_hashes() if config.clip_duration else stimuli
+
+
+def reference_stimuli(config: Config, index: StimulusIndex, kind: str) -> Stimuli:
+    """At most 256 stimuli of one kind in the folder, at even spacing, with hashes: the same for all participants.
+
+    Parameters
+    ----------
+    config : Config
+    index : StimulusIndex
+    kind : str
+        A row of `bidsdnn.stimuli.LOADERS`.
+
+    Returns
+    -------
+    Stimuli
+    """
+    stimuli = spaced(replace(index.pictures([kind]), mono=config.mono), MOST_FOR_MEAN).with_hashes()
+    stimuli, _ = readable(stimuli, skip=config.skip_unreadable, known=known_contents(config.out_dir))
+    return stimuli
 
 
 def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, str]]:

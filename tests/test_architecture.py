@@ -29,7 +29,7 @@ ROWS = [
     {"single_trials", "grouptables", "grouprdms"},
     {"recordings", "computed", "components"},
     {"activations", "analyses", "design", "journal"},
-    {"extraction", "nuisance", "searchlights", "encoding", "decoding", "clips"},
+    {"extraction", "cuts", "nuisance", "searchlights", "encoding", "decoding", "clips"},
     {"folding"},
     {"geometry"},
     {"bids", "report", "networks"},

@@ -201,8 +201,8 @@ def extract(
     groups = plan(rows, layers, known, done, batch_size)
     try:
         with (
-            _placed(network.module, device) as target,
-            _single_threaded(),
+            placed(network.module, device) as target,
+            single_threaded(),
             tqdm(
                 total=sum(len(step.rows) for _, steps in groups for step in steps), unit=" pictures",
                 disable=not (progress and sys.stderr.isatty()),
@@ -373,7 +373,7 @@ def _in_order(function: Callable[[Step], Batch], items: Iterable[Step], *, worke
 
 
 @contextmanager
-def _placed(module: nn.Module, name: str) -> Iterator[torch.device]:
+def placed(module: nn.Module, name: str) -> Iterator[torch.device]:
     """Move a module to a device and, in the end, back; on a GPU, in full precision with the same kernels."""
     target = device(name)
     before = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
@@ -387,7 +387,7 @@ def _placed(module: nn.Module, name: str) -> Iterator[torch.device]:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Run torch's kernels on one thread; on more, sums have other last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -56,6 +56,8 @@ class Network:
         Names by which papers call layers, to their dotted names.
     listed : tuple of str
         Layers that are analysed when none are asked for; where empty, `canonical_layers` finds them.
+    changes : tuple of str
+        What `bidsdnn.networks.surgery` did to it, in clauses that go into the records.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Network:
     source: str = "torchvision"
     short: Mapping[str, str] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
