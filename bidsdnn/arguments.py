@@ -232,6 +232,19 @@ def _add_analyses(g: Any) -> None:
         "--iterate", choices=("channel", "position"), help="each channel or position of a layer by itself too"
     )
     g.add_argument("--permutations", type=int, metavar="N", help="for every p (default: 1000)")
+    g.add_argument(
+        "--tfce", action="store_true",
+        help="threshold-free cluster enhancement of the group's maps too; how long it takes is said first",
+    )  # fmt: skip
+    g.add_argument(
+        "--covariate",
+        nargs="+",
+        metavar="NAME",
+        help="columns of participants.tsv whose effect is tested over participants",
+    )
+    g.add_argument(
+        *_names("--group-column"), metavar="NAME", help="column of participants.tsv with two groups, which are compared"
+    )
     g.add_argument(*_names("--random-seed"), type=int, metavar="N", help="default: 0")
     g.add_argument(
         *_names("--config-file"), metavar="TOML", help="options from a file, as an earlier run's logs/*/bidsdnn.toml"

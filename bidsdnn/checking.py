@@ -9,6 +9,7 @@ from bidsdnn.bids.columns import check_table
 from bidsdnn.bids.confounds import STRATEGIES, known_strategy
 from bidsdnn.bids.files import read_json
 from bidsdnn.bids.names import require
+from bidsdnn.bids.people import check_people
 from bidsdnn.config import Config
 from bidsdnn.cuts import parse_cut
 from bidsdnn.decoding.checks import check_decoding
@@ -99,6 +100,7 @@ def check_configuration(config: Config) -> None:
     if scheme.file is not None:
         check_table(scheme.column, scheme.file, flag="--cv column:")
     check_decoding(config)
+    check_people(config.bids_dir, config.covariate, config.group_column)
     check_features(config)
     for name in config.parameters:
         if name not in (*config.analysis, config.response, config.encoder, config.region_encoder, *decoders_of(config)):

@@ -102,6 +102,9 @@ class Config(BaseModel):
     cv: str | None = None
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
+    tfce: bool = False
+    covariate: tuple[str, ...] = ()
+    group_column: str | None = None
 
     # which machine
     nprocs: int | None = Field(default=None, ge=1)

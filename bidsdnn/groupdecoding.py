@@ -10,9 +10,21 @@ import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_json, read_table, sidecar_path
-from bidsdnn.grouptables import FEWEST, by_context, content_of, enough, fisher_z, other_settings, sidecar_of
+from bidsdnn.grouptables import (
+    FEWEST,
+    above_chance,
+    absent,
+    by_context,
+    content_of,
+    described,
+    enough,
+    other_settings,
+    prevalence_columns,
+    sidecar_of,
+    smallest,
+)  # fmt: skip
 from bidsdnn.lookup import summary
-from bidsdnn.methods.inference import fdr, sign_flip, sign_flip_familywise
+from bidsdnn.methods.inference import fdr, sign_flips
 
 KEYS = ("network", "layer", "region", "target", "decoder")
 MEANS = ("n_voxels", "n_items", "n_classes", "accuracy", "balanced_accuracy", "auc", "pearsonr", "r2", "chance")
@@ -46,18 +58,21 @@ def decoding_tables(
         written += 1
         name = "_".join(f"{entity}-{label}" for entity, label in context.items() if entity != "desc")
         path = derivatives.root / "group" / f"{name}_desc-decoding_results.tsv"
-        content = content_of(paths, permutations=permutations, seed=seed, analysis="decoding")
+        own = absent(derivatives, labels, paths, "decoding table")
+        content = content_of(paths, permutations=permutations, seed=seed, analysis="decoding", tests=2, omitted=own)
         if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
             continue
-        omitted += other_settings(paths, "decoding")
+        own += other_settings(paths, "decoding")
+        omitted += [one for one in own if one not in omitted]
         table = over_participants(_read(paths), permutations=permutations, seed=seed)
         sidecar = sidecar_of(
-            derivatives, paths, permutations=permutations, content=content, methods=summary(decoding_tables)
-        )
+            derivatives, paths, permutations=permutations, content=content, methods=summary(decoding_tables),
+            omitted=own,
+        )  # fmt: skip
         derivatives.write_table(path, table, {
             **sidecar, "Test": "sign flips of the participants' scores less chance, one-sided",
             "Correction": "p_fwe: over the rows of one target, by the largest t of each flip; q: false discovery rate "
-            "over the same",
+            "over the same", **described(table),
         })  # fmt: skip
     return written
 
@@ -82,12 +97,7 @@ def over_participants(tables: Mapping[str, pd.DataFrame], *, permutations: int, 
     """
     whole = pd.concat([table.assign(participant=label) for label, table in tables.items()], ignore_index=True)
     keys = [key for key in KEYS if key in whole]
-    above = pd.Series(np.nan, index=whole.index)
-    if "balanced_accuracy" in whole:
-        above = whole["balanced_accuracy"] - whole["chance"]
-    if "pearsonr" in whole:
-        above = above.where(above.notna(), fisher_z(whole["pearsonr"].to_numpy(dtype=float)))
-    whole = whole.assign(above=above)
+    whole = whole.assign(above=above_chance(whole))
     found = []
     for _, rows in whole.groupby("target", sort=False):
         order = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
@@ -97,9 +107,10 @@ def over_participants(tables: Mapping[str, pd.DataFrame], *, permutations: int, 
             rows.groupby(keys, sort=False)[[one for one in MEANS if one in rows]].mean().reindex(order).reset_index()
         )
         present = np.isfinite(values).sum(axis=0)
-        t, p = sign_flip(values, permutations=permutations, seed=seed)
-        corrected = sign_flip_familywise(values, permutations=permutations, seed=seed)
+        flips = sign_flips(values, permutations=permutations, seed=seed)
         spread = np.nanstd(np.where(present >= FEWEST, values, 0.0), axis=0, ddof=1)
         sem = np.where(present >= FEWEST, spread / np.sqrt(np.maximum(present, 1)), np.nan)
-        found.append(means.assign(n_participants=present, sem=sem, t=t, p=p, p_fwe=corrected, q=fdr(p)))
+        tests = {"n_participants": present, "sem": sem, "t": flips.t, "p": flips.p, "p_fwe": flips.p_fwe,
+                 "q": fdr(flips.p), "p_smallest": smallest(present, permutations)}  # fmt: skip
+        found.append(means.assign(**tests, **prevalence_columns(rows, keys, tables)))
     return pd.concat(found, ignore_index=True)

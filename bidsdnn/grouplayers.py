@@ -11,9 +11,9 @@ import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_json, read_table, sidecar_path
-from bidsdnn.grouptables import FEWEST, by_context, content_of, enough, fisher_z, sidecar_of
+from bidsdnn.grouptables import FEWEST, absent, by_context, content_of, enough, fisher_z, sidecar_of
 from bidsdnn.lookup import summary
-from bidsdnn.methods.inference import fdr, sign_flip, sign_flip_familywise
+from bidsdnn.methods.inference import fdr, sign_flip, sign_flips_two_sided
 from bidsdnn.methods.layer_choice import winners
 from bidsdnn.parallel import seed_for
 
@@ -52,8 +52,9 @@ def layer_tables(
             scores = {
                 label: Path(str(one).replace(f"_desc-{desc}_", "_desc-encoding_")) for label, one in paths.items()
             }
+            own = absent(derivatives, labels, paths, f"{desc} table")
             content = content_of(
-                paths, permutations=permutations, seed=seed, desc=desc,
+                paths, permutations=permutations, seed=seed, desc=desc, omitted=own,
                 scores=content_of({k: one for k, one in scores.items() if one.exists()}),
             )  # fmt: skip
             written += 1
@@ -62,9 +63,13 @@ def layer_tables(
             tables = {label: read_table(one) for label, one in paths.items()}
             table = make(tables, scores, permutations=permutations, seed=seed_for(seed, desc, name))
             sidecar = sidecar_of(
-                derivatives, paths, permutations=permutations, content=content, methods=summary(layer_tables)
-            )
-            derivatives.write_table(path, table, {**sidecar, **_about(desc, permutations)})
+                derivatives, paths, permutations=permutations, content=content, methods=summary(layer_tables),
+                omitted=own,
+            )  # fmt: skip
+            about = _about(desc, permutations)
+            if desc == "networks":
+                about["SmallestAttainableP"] = min(1.0, 2 * sidecar["SmallestAttainableP"])
+            derivatives.write_table(path, table, {**sidecar, **about})
     return written
 
 
@@ -165,14 +170,10 @@ def _pairs(
     values = np.array([
         table.set_index(_PAIR)["difference"].reindex(keys).to_numpy(float) for table in tables.values()
     ])  # fmt: skip
-    t, up = sign_flip(values, permutations=permutations, seed=seed)
-    _, down = sign_flip(-values, permutations=permutations, seed=seed)
-    corrected = sign_flip_familywise(np.hstack([values, -values]), permutations=permutations, seed=seed)
-    p = np.minimum(1, 2 * np.fmin(up, down))
+    tests = sign_flips_two_sided(values, permutations=permutations, seed=seed)
     spread = [_sem(column) for column in values.T]
-    result = first[_PAIR].assign(difference=[_mean(column) for column in values.T], se=spread, t=t, p=p)
-    result["p_fwe"] = np.fmin(*np.split(corrected, 2))
-    result["q"] = fdr(p)
+    result = first[_PAIR].assign(difference=[_mean(column) for column in values.T], se=spread, t=tests.t, p=tests.p)
+    result["p_fwe"], result["q"] = tests.p_fwe, fdr(tests.p)
     return result.assign(n_participants=np.isfinite(values).sum(axis=0))
 
 

@@ -19,7 +19,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
 from bidsdnn.extraction import activations_path
 from bidsdnn.grouprdms import Geometry, rdm_files, read_geometry
-from bidsdnn.grouptables import by_context, content_of, enough, other_settings, scored, sidecar_of
+from bidsdnn.grouptables import absent, by_context, content_of, described, enough, other_settings, scored, sidecar_of
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip_familywise
 from bidsdnn.methods.rdm import USES_FOLDS
@@ -106,14 +106,14 @@ def rsa_tables(
             where = tuple((key, value) for key, value in context if key not in ("model", "desc"))
             together.setdefault(where, {})[dict(context)["model"]] = paths
     return sum(
-        _write(derivatives, dict(where), networks, omitted, permutations=permutations, seed=seed, map=map)
+        _write(derivatives, dict(where), networks, labels, omitted, permutations=permutations, seed=seed, map=map)
         for where, networks in together.items()
     )
 
 
 def _write(
-    derivatives: Derivatives, where: dict[str, str], networks: dict[str, dict[str, Path]], omitted: list[str], *,
-    permutations: int, seed: int, map: ParallelMap,
+    derivatives: Derivatives, where: dict[str, str], networks: dict[str, dict[str, Path]], labels: Sequence[str],
+    omitted: list[str], *, permutations: int, seed: int, map: ParallelMap,
 ) -> int:  # fmt: skip
     """Write the tables of one space and atlas: one a network, and one of pairs over all networks."""
     stem = "".join(f"{key}-{value}_" for key, value in where.items())
@@ -124,12 +124,15 @@ def _write(
     made = [read_json(sidecar_path(activations_path(derivatives, network))) for network in networks]
     content = digest({
         "tables": content_of(own), "rdms": content_of(sources), "permutations": permutations, "seed": seed,
+        "labels": list(labels),
         "networks": [(one.get("NetworkHash"), one.get("Stimuli")) for one in made],
     })  # fmt: skip
     if all(_is_current(derivatives, path, content) for path in outputs.values()):
+        omitted += [one for path in outputs.values() for one in read_json(sidecar_path(path)).get("Omitted", [])]
         return len(outputs)
-    for paths in networks.values():
-        omitted += other_settings(paths, "rsa")
+    left_out: list[str] = []
+    for network, paths in networks.items():
+        left_out += [*absent(derivatives, labels, paths, f"rsa table of {network}"), *other_settings(paths, "rsa")]
     tables = {
         label: pd.concat([read_table(paths[label]) for paths in networks.values() if label in paths])
         for label in dict.fromkeys(label for paths in networks.values() for label in paths)
@@ -139,15 +142,18 @@ def _write(
     units = str(read_json(sidecar_path(next(iter(own.values())))).get("LayerMetric") or "")
     pairs, means = [], {}
     for metric in dict.fromkeys(result["metric"]):
-        found = read_geometry(derivatives, where, tables, str(metric), result, omitted, units=units or str(metric))
+        found = read_geometry(derivatives, where, tables, str(metric), result, left_out, units=units or str(metric))
         if found is not None:
             means[metric] = found
-            pairs.append(_judge(result, found, str(metric), omitted, samples=max(permutations, 2), seed=seed, map=map))
+            pairs.append(_judge(result, found, str(metric), left_out, samples=max(permutations, 2), seed=seed, map=map))
     further = _write_shared(derivatives, folder, stem, pairs, means, networks, permutations, content)
     for network, path in outputs.items():
         sidecar = _sidecar(derivatives, networks[network], permutations=permutations, content=content)
         rows = result[result["network"] == network]
-        derivatives.write_table(path, rows, {**sidecar, "Outputs": further, **_described(COLUMNS, rows)})
+        derivatives.write_table(path, rows, {
+            **sidecar, "Omitted": left_out, "Outputs": further, **described(rows), **_described(COLUMNS, rows),
+        })  # fmt: skip
+    omitted += left_out
     return len(outputs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,18 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path
 from bidsdnn.journal import software
 from bidsdnn.methods.inference import sign_flip
+from bidsdnn.methods.prevalence import ALPHA, LEVEL, prevalence
 from bidsdnn.stimuli import file_sha256
 
-ROWS = ("network", "layer", "part", "spaces", "region", "metric", "comparison")
+ROWS = ("network", "layer", "part", "spaces", "region", "metric", "comparison", "target", "decoder")
 FEWEST = 2
+PREVALENCE = ("prevalence", "prevalence_low", "prevalence_high")
+SHARED_COLUMNS = {
+    "p_smallest": "Smallest p that sign flips of the row's participants can give",
+    "prevalence": f"Share of the population that would have p of at most {ALPHA:.2f}, most likely value",
+    "prevalence_low": f"Low end of its {LEVEL:.0%} highest-density interval",
+    "prevalence_high": f"High end of its {LEVEL:.0%} highest-density interval",
+}
 
 
 def by_context(
@@ -45,14 +53,29 @@ def enough(context: Mapping[str, Any], paths: Mapping[str, Path], omitted: list[
     return False
 
 
+def has_results(derivatives: Derivatives, label: str) -> bool:
+    """Whether a participant has results of any kind."""
+    return any((derivatives.root / f"sub-{label}").rglob("*_results.tsv"))
+
+
+def absent(derivatives: Derivatives, labels: Sequence[str], there: Container[str], what: str) -> list[str]:
+    """A sentence on each participant who has no results, or not these."""
+    missing = [label for label in labels if label not in there]
+    return [
+        f"sub-{label} has no {what} and was left out of it." if has_results(derivatives, label)
+        else f"sub-{label} has no results and was left out." for label in missing
+    ]  # fmt: skip
+
+
 def content_of(paths: Mapping[str, Path], **more: Any) -> str:
     """Hash of participants' files and of what else a product depends on."""
     return digest({"inputs": {label: file_sha256(path) for label, path in paths.items()}, **more})
 
 
 def sidecar_of(
-    derivatives: Derivatives, paths: Mapping[str, Path], *, permutations: int, content: str, methods: str
-) -> dict[str, Any]:
+    derivatives: Derivatives, paths: Mapping[str, Path], *, permutations: int, content: str, methods: str,
+    omitted: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """What a reader of a group's product needs to know: who, which test, and the smallest p that it can give."""
     n = len(paths)
     enumerated = n <= 12
@@ -66,6 +89,7 @@ def sidecar_of(
         "Test": "sign flips of the participants' Fisher-z scores, one-sided",
         "SmallestAttainableP": 1 / 2**n if enumerated else 1 / (1 + permutations),
         "Permutations": 2**n if enumerated else permutations,
+        "Omitted": list(omitted),
         "Sources": [derivatives.uri(path) for path in paths.values()],
         "ConfigurationHash": content,
         "References": ["sign-flip", "fdr"],
@@ -75,6 +99,17 @@ def sidecar_of(
 def fisher_z(r: np.ndarray) -> np.ndarray:
     """Inverse hyperbolic tangent of correlations; a perfect one becomes a large finite number."""
     return np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
+
+
+def described(table: pd.DataFrame) -> dict[str, Any]:
+    """What the columns that all groups' tables share mean, for the sidecar."""
+    return {name: {"Description": text} for name, text in SHARED_COLUMNS.items() if name in table}
+
+
+def smallest(present: np.ndarray, permutations: int) -> np.ndarray:
+    """Smallest one-sided p that sign flips of so many participants can give; all flips are made of up to 12."""
+    most = 2.0 ** -np.asarray(present, dtype=float)
+    return np.where(present < FEWEST, np.nan, np.maximum(most, 1 / (1 + permutations) if np.max(present) > 12 else 0))
 
 
 def other_settings(paths: Mapping[str, Path], analysis: str) -> list[str]:
@@ -88,6 +123,68 @@ def other_settings(paths: Mapping[str, Path], analysis: str) -> list[str]:
         f"The {analysis} of sub-{', sub-'.join(other)} was made with other settings than that of sub-{first}; "
         "run the participant level again with the same options for all."
     ]
+
+
+def above_chance(whole: pd.DataFrame) -> pd.Series:
+    """What decoding is tested by: balanced accuracy less chance, or Fisher's z of r."""
+    above = pd.Series(np.nan, index=whole.index)
+    if "balanced_accuracy" in whole:
+        above = whole["balanced_accuracy"] - whole["chance"]
+    if "pearsonr" in whole:
+        above = above.where(above.notna(), fisher_z(whole["pearsonr"].to_numpy(dtype=float)))
+    return above
+
+
+def joined(tables: Mapping[str, pd.DataFrame], score: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Participants' rows side by side, as what is tested: Fisher's z of correlations, other scores as they are.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        By participant, with the columns of `ROWS` that the analysis has.
+    score : str
+        A column, or ``above``: that of `above_chance`.
+
+    Returns
+    -------
+    keys : DataFrame
+        One row for each that any participant has.
+    z : ndarray, shape (n_participants, n_rows)
+        NaN where a participant lacks a row.
+    """
+    whole = pd.concat([table.assign(participant=label) for label, table in tables.items()], ignore_index=True)
+    if score == "above":
+        whole = whole.assign(above=above_chance(whole))
+    keys = [key for key in ROWS if key in whole]
+    order = whole[keys].drop_duplicates()
+    values = _wide(whole, keys, score, tables)
+    return order.reset_index(drop=True), values if score in ("r2", "above") else fisher_z(values)
+
+
+def _wide(whole: pd.DataFrame, keys: list[str], column: str, tables: Mapping[str, pd.DataFrame]) -> np.ndarray:
+    """A column as participants x rows."""
+    order = pd.MultiIndex.from_frame(whole[keys].drop_duplicates())
+    wide = whole.pivot(index=keys, columns="participant", values=column)
+    return np.asarray(wide.reindex(index=order, columns=list(tables)).to_numpy(dtype=float).T)
+
+
+def lacking(keys: pd.DataFrame, z: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """A sentence on each participant who has no score in some regions that others have."""
+    sentences = []
+    for label, row in zip(labels, np.isfinite(z), strict=True):
+        has = pd.Series(row).groupby(keys["region"].to_numpy(), sort=False).any() if "region" in keys else pd.Series()
+        if len(has) and not has.all():
+            sentences.append(
+                f"sub-{label} has no scores in {', '.join(map(str, has.index[~has]))}: the others' are used."
+            )
+    return sentences
+
+
+def prevalence_columns(whole: pd.DataFrame, keys: list[str], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """How common an effect is among people, where the participants' tables have p."""
+    if "p" not in whole:
+        return {}
+    return dict(zip(PREVALENCE, prevalence(_wide(whole, keys, "p", tables)), strict=True))
 
 
 def scored(
@@ -111,11 +208,10 @@ def scored(
     z : ndarray, shape (n_participants, n_rows)
         Fisher-transformed scores; NaN where a participant lacks a row.
     """
-    keys = [key for key in ROWS if key in next(iter(tables.values()))]
     whole = pd.concat([table.assign(participant=label) for label, table in tables.items()], ignore_index=True)
+    keys = [key for key in ROWS if key in whole]
     order = pd.MultiIndex.from_frame(whole[keys].drop_duplicates())
-    wide = whole.pivot(index=keys, columns="participant", values=score)
-    values = wide.reindex(index=order, columns=list(tables)).to_numpy(dtype=float).T
+    values = _wide(whole, keys, score, tables)
     z = values if score == "r2" else fisher_z(values)
     t, p = sign_flip(z, permutations=permutations, seed=seed)
     means = whole.groupby(keys, sort=False).mean(numeric_only=True).reindex(order).reset_index()
@@ -127,5 +223,5 @@ def scored(
     spread = np.nanstd(np.where(present >= FEWEST, values, 0.0), axis=0, ddof=1)
     result["n_participants"] = present
     result["sem"] = np.where(present >= FEWEST, spread / np.sqrt(np.maximum(present, 1)), np.nan)
-    result["t"], result["p"] = t, p
-    return result, z
+    result["t"], result["p"], result["p_smallest"] = t, p, smallest(present, permutations)
+    return result.assign(**prevalence_columns(whole, keys, tables)), z

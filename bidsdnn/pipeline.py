@@ -26,6 +26,7 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.dnnbrain import folder_of, read_stim
 from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
+from bidsdnn.bids.people import read_people
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.checking import check_configuration
 from bidsdnn.config import Config
@@ -308,6 +309,8 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
             permutations=config.permutations,
             seed=seed_for(config.random_seed, "group"),
             map=study.map,
+            tfce=config.tfce,
+            people=read_people(study.dataset.root, labels, config.covariate, config.group_column),
         )
         similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)
         similarities.average(study.derivatives, labels)

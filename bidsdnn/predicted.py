@@ -30,7 +30,7 @@ from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.extraction import activations_path, check_room, network_hash, reduction_of
 from bidsdnn.folding import is_series
 from bidsdnn.geometry import Regions
-from bidsdnn.grouplevel import MASKS
+from bidsdnn.groupmaps import MASKS
 from bidsdnn.journal import software
 from bidsdnn.lookup import closest
 from bidsdnn.methods.crossgram import cross_gram, on_rotation

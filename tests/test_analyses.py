@@ -214,7 +214,7 @@ def test_p_is_uniform_on_noise(analysis):
 @pytest.mark.slow
 def test_the_groups_test_of_encoding_is_calibrated_on_noise():
     """1,000 seeded groups of 8 participants whose responses have nothing to do with the network."""
-    from bidsdnn.grouplevel import fisher_z
+    from bidsdnn.grouptables import fisher_z
     from bidsdnn.methods.inference import sign_flip
 
     rng = np.random.default_rng(3)

@@ -12,7 +12,8 @@ from scipy.stats import ttest_1samp
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_table
 from bidsdnn.errors import MissingInputError
-from bidsdnn.grouplevel import fisher_z, group
+from bidsdnn.grouplevel import group
+from bidsdnn.grouptables import fisher_z
 from bidsdnn.spaces import Volume
 
 MODEL = {"task": "t", "space": "MNI152NLin2009cAsym", "model": "net"}
@@ -44,7 +45,7 @@ def test_scores_are_joined_by_layer_and_region(out):
         order = rng.permutation(4) if i else np.arange(4)
         write_table(out, f"{i:02d}", rows({keys[k]: values[k] for k in order}))
     n, omitted = group(out, [f"{i:02d}" for i in range(5)], **OPTIONS)
-    assert (n, omitted) == (1, [])
+    assert (n, omitted) == (2, [])
     path = out.root / "group" / "task-t_space-MNI152NLin2009cAsym_atlas-a_model-net_desc-encoding_results.tsv"
     table = read_table(path)
     assert list(zip(table["layer"], table["region"], strict=True)) == keys
@@ -64,7 +65,7 @@ def test_ceilings_and_normalised_scores_are_averaged(out):
         path = out.path("results", ".tsv", sub=sub, **MODEL, atlas="a", desc="encoding")
         out.write_table(path, table.assign(ceiling=ceiling, pearsonr_normalized=normal), {"ConfigurationHash": sub})
     group(out, ["01", "02", "03"], **OPTIONS)
-    table = read_table(next((out.root / "group").glob("*.tsv")))
+    table = read_table(next((out.root / "group").glob("*_desc-encoding_results.tsv")))
     assert table["ceiling"].tolist() == [0.6]
     assert table["pearsonr_normalized"].tolist() == [pytest.approx(0.6)]
 
@@ -74,7 +75,7 @@ def test_a_region_that_a_participant_lacks_uses_the_others(out):
     write_table(out, "02", rows({("a", "V1"): 0.3}))
     write_table(out, "03", rows({("a", "V1"): 0.5, ("a", "V2"): np.nan}))
     group(out, ["01", "02", "03", "04"], **OPTIONS)
-    table = read_table(next((out.root / "group").glob("*.tsv"))).set_index("region")
+    table = read_table(next((out.root / "group").glob("*_desc-encoding_results.tsv"))).set_index("region")
     assert table["n_participants"].to_dict() == {"V1": 3, "V2": 1}
     assert table.loc["V2", ["t", "p", "q", "sem"]].isna().all()
     assert table.loc["V1", "pearsonr"] == pytest.approx(0.3)

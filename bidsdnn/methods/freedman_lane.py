@@ -1,7 +1,7 @@
 """Effects of covariates and groups over participants, with others held, by permuting residuals.
 
-The one idea: residuals of the nuisance model are permuted and the whole model is fitted again; with orthonormal nuisance
-columns that is a matrix product for the effect and one for each of them, whatever the number of permutations.
+The one idea: residuals of the nuisance model are permuted and the whole model is fitted again; with orthonormal
+nuisance columns that is a matrix product for the effect and one for each of them, whatever the number of permutations.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _without_mean(nuisance: Float) -> Float:
 
 
 def _absolute_t(r: np.ndarray, freedom: int) -> np.ndarray:
-    """t of absolute correlations, which orders features of several numbers of participants; infinite at 1."""
+    """Absolute t of correlations, which orders features of several numbers of participants; infinite at 1."""
     r = np.asarray(r, dtype=np.float64)
     with np.errstate(divide="ignore"):
         return np.asarray(r * np.sqrt(freedom / np.maximum(1 - r**2, 0)))

@@ -73,9 +73,7 @@ class SignFlips:
     p_fwe: Float
 
 
-def sign_flips(
-    values: ArrayLike, *, permutations: int = 1000, seed: int = 0, enumerate_up_to: int = 12
-) -> SignFlips:
+def sign_flips(values: ArrayLike, *, permutations: int = 1000, seed: int = 0, enumerate_up_to: int = 12) -> SignFlips:
     """Participants' scores were tested against zero by flipping the signs of whole participants, one-sided.
 
     Under the null a participant's score is as likely as its negative (Nichols & Holmes, 2002, Human Brain
@@ -126,7 +124,7 @@ def sign_flips(
 def sign_flip(
     values: ArrayLike, *, permutations: int = 1000, seed: int = 0, enumerate_up_to: int = 12
 ) -> tuple[Float, Float]:
-    """t and p of `sign_flips`, whose parameters these are."""
+    """Give t and p of `sign_flips`, whose parameters these are."""
     found = sign_flips(values, permutations=permutations, seed=seed, enumerate_up_to=enumerate_up_to)
     return found.t, found.p
 

@@ -48,9 +48,9 @@ def tfce(
     ValueError
         If the shapes are others, or the step is not positive.
     """
-    values, edges = np.asarray(values, dtype=np.float64), np.asarray(edges)
-    if values.ndim != 1 or edges.ndim != 2 or edges.shape[1] != 2:
-        raise ValueError(f"expected values of shape (n,) and edges of (m, 2), got {values.shape} and {edges.shape}")
+    values, ends = np.asarray(values, dtype=np.float64), np.asarray(edges)
+    if values.ndim != 1 or ends.ndim != 2 or ends.shape[1] != 2:
+        raise ValueError(f"expected values of shape (n,) and edges of (m, 2), got {values.shape} and {ends.shape}")
     if not step > 0:
         raise ValueError(f"step: expected a positive number, got {step}")
     # A threshold that equals a value but for rounding is reached.
@@ -59,10 +59,10 @@ def tfce(
     own = np.flatnonzero(level)
     number = np.full(len(level), -1, dtype=np.int32)
     number[own] = np.arange(len(own))
-    edges = number[edges]
-    edges = edges[(edges >= 0).all(axis=1)]
+    ends = number[ends]
+    ends = ends[(ends >= 0).all(axis=1)]
     enhanced = np.zeros(len(level))
-    enhanced[own] = _Tree(level[own]).grown(edges).summed(area, extent)
+    enhanced[own] = _Tree(level[own]).grown(ends).summed(area, extent)
     return enhanced
 
 
@@ -179,4 +179,3 @@ def familywise(enhanced: ArrayLike, largest: ArrayLike, *, sampled: int) -> Floa
     enhanced, largest = np.asarray(enhanced, dtype=np.float64), np.sort(np.asarray(largest, dtype=np.float64))
     below = np.searchsorted(largest, enhanced * (1 - 1e-9))
     return np.where(np.isnan(enhanced), np.nan, (sampled + len(largest) - below) / (sampled + len(largest)))
-

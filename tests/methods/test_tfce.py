@@ -55,7 +55,9 @@ def test_high_values_and_empty_maps_have_an_end():
     edges = np.array([[0, 1]])
     assert np.isfinite(tfce([np.inf, 3.0], edges)).all()
     assert tfce([0.01, -4.0], edges).tolist() == [0, 0]
-    assert tfce([2.0, 2.0], np.zeros((0, 2), dtype=int))[0] == pytest.approx(sum((0.1 * i) ** 2 for i in range(1, 21)) / 10)
+    assert tfce([2.0, 2.0], np.zeros((0, 2), dtype=int))[0] == pytest.approx(
+        sum((0.1 * i) ** 2 for i in range(1, 21)) / 10
+    )
     with pytest.raises(ValueError, match="step"):
         tfce([1.0], edges, step=0)
     with pytest.raises(ValueError, match="edges"):
