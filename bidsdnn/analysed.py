@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,62 @@ HASHED = (
 """What the program passes to an analysis that its numbers depend on, besides the tables."""
 
 
+def _unchanged(result: Result) -> Result:
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Destination:
+    """Where the results of one brain go, and what is said of their origin.
+
+    Parameters
+    ----------
+    label : str
+        What seeds hang on: the participant's, or the group's.
+    said : str
+        What messages call it.
+    derivatives : Derivatives
+    entities : mapping of str to str
+        Of the products.
+    sources : sequence of str
+        Where the responses are.
+    settings : mapping
+        What the responses were made with.
+    finish : callable
+        Changes a result before it is written.
+    suffix : str
+        What `finish` adds to the analysis' name.
+    """
+
+    label: str
+    said: str
+    derivatives: Derivatives
+    entities: Mapping[str, str]
+    sources: Sequence[str]
+    settings: Mapping[str, Any]
+    finish: Callable[[Result], Result] = _unchanged
+    suffix: str = ""
+
+
+def of_participant(study: Study, space: Any, entities: Mapping[str, str]) -> Destination:
+    """Where the results of a participant go.
+
+    Parameters
+    ----------
+    study : Study
+    space : Space
+    entities : mapping of str to str
+        Of the participant's products.
+
+    Returns
+    -------
+    Destination
+    """
+    out, label = study.derivatives, entities["sub"]
+    source = out.image_path("statmap", space, **entities, stat="effect", desc="condition")
+    return Destination(label, f"sub-{label}", out, entities, [out.uri(source)], vars(estimation_of(study.config)))
+
+
 def analyse(
     study: Study,
     name: str,
@@ -49,9 +105,9 @@ def analyse(
     y: Patterns,
     regions: Regions,
     *,
-    ceiling: np.ndarray,
+    ceiling: np.ndarray | None,
     content: str,
-    entities: Mapping[str, str],
+    to: Destination,
     more: Mapping[str, Any],
 ) -> None:
     """Run one analysis and write its result, unless the same result is there.
@@ -65,12 +121,11 @@ def analyse(
         A network's table and a brain's.
     regions : mapping
         By atlas.
-    ceiling : ndarray, shape (n_voxels,)
+    ceiling : ndarray, shape (n_voxels,), or None
         Highest r to be expected.
     content : str
         Hash of what the tables and regions depend on.
-    entities : mapping
-        Of the participant's products.
+    to : Destination
     more : mapping
         What else the program passes to an analysis that takes it: single trials, columns, pictures.
     """
@@ -90,7 +145,7 @@ def analyse(
         "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
         "region_encoder_parameters": config.parameters.get(config.region_encoder or "", {}),
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
-        "seed": seed_for(config.random_seed, entities["sub"]), **more,
+        "seed": seed_for(config.random_seed, to.label), **more,
     }  # fmt: skip
     taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
     own = config.parameters.get(name, {})
@@ -113,8 +168,8 @@ def analyse(
         settings["pictures"] = [file_sha256(path) for path in taken["stimuli"].paths]
     content = digest({"tables": content, "analysis": name, "parameters": own, "source": source, **settings})
     stem = function.__name__.replace("_", "") if name not in ANALYSES else name.replace("-", "")
-    if study.derivatives.current(stem, content, **entities):
-        logger.info("sub-%s: %s is up to date", entities["sub"], name)
+    if to.derivatives.current(f"{stem}{to.suffix}", content, **to.entities):
+        logger.info("%s: %s is up to date", to.said, name)
         return
     if function is encoding:
         # With items and voxels now known; a plan knows the mask only.
@@ -131,33 +186,28 @@ def analyse(
             result = function(x, y, **taken, **own)
         except ValueError as error:
             raise DataError(f"{name}: {error}") from error
-        study.derivatives.save(
-            replace(result, sidecar=_sidecar(study, result, x, y, entities, own)), y.space, content, **entities
-        )
+        result = replace(result, sidecar=_sidecar(study, result, x, to, own))
+        to.derivatives.save(to.finish(result), y.space, content, **to.entities)
 
 
 def _sidecar(
-    study: Study, result: Result, x: Patterns | None, y: Patterns, entities: Mapping[str, str], own: Mapping[str, Any]
+    study: Study, result: Result, x: Patterns | None, to: Destination, own: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a result says of itself, its settings and its sources."""
     config = study.config
-    made_by = {**vars(estimation_of(config)), "parameters": own}
+    made_by = {**to.settings, "parameters": own}
     chosen = {
         key: getattr(config, key)
         for key in ("event_filter", "stimulus_column", "session_label", "run_label", "features", "cv")
     }
-    sources = [
-        study.derivatives.uri(
-            study.derivatives.image_path("statmap", y.space, **entities, stat="effect", desc="condition")
-        )
-    ]
     said = f"{result.sidecar.get('Methods', '')}{described(config)}".strip()
     networks = dict.fromkeys(group.network for group in (x.groups if x else ()))
     made = activations_of(study.derivatives, networks, pca=config.pca)
     cited = list(dict.fromkeys([*result.sidecar.get("References", ()), *references(config)]))
     settings = {**made_by, **chosen}
     return {
-        **result.sidecar, **made, "Methods": said, "References": cited, "Settings": settings, "Sources": sources,
+        **result.sidecar, **made, "Methods": said, "References": cited, "Settings": settings,
+        "Sources": list(to.sources),
     }  # fmt: skip
 
 

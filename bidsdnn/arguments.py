@@ -231,6 +231,11 @@ def _add_analyses(g: Any) -> None:
     g.add_argument(
         "--iterate", choices=("channel", "position"), help="each channel or position of a layer by itself too"
     )
+    g.add_argument(
+        *_names("--group-model"), nargs="+", choices=("averaged", "stacked", "cross-participant"),
+        help="analyses also fitted at the group level: to the mean of participants' responses, to their voxels side by "
+        "side, to the others to predict each (default: none)",
+    )  # fmt: skip
     g.add_argument("--permutations", type=int, metavar="N", help="for every p (default: 1000)")
     g.add_argument(
         "--tfce", action="store_true",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from bidsdnn.analyses import ANALYSES
+from bidsdnn.analyses import ANALYSES, NEEDS_NETWORK
 from bidsdnn.bids.columns import check_table
 from bidsdnn.bids.confounds import STRATEGIES, known_strategy
 from bidsdnn.bids.files import read_json
@@ -101,6 +101,7 @@ def check_configuration(config: Config) -> None:
         check_table(scheme.column, scheme.file, flag="--cv column:")
     check_decoding(config)
     check_people(config.bids_dir, config.covariate, config.group_column)
+    check_group_model(config)
     check_features(config)
     for name in config.parameters:
         if name not in (*config.analysis, config.response, config.encoder, config.region_encoder, *decoders_of(config)):
@@ -108,6 +109,23 @@ def check_configuration(config: Config) -> None:
                 f"parameters.{name}: this was not asked for; add it to --analysis, or choose it with --response, "
                 "--encoder or --decoder"
             )
+
+
+def check_group_model(config: Config) -> None:
+    """Refuse models of a group that nothing asked for could be fitted by; other levels take no notice of them."""
+    if not config.group_model or config.analysis_level != "group":
+        return
+    if config.rdm:
+        raise ConfigError("--group-model: RDMs of --rdm hold no responses to average or predict; leave out either")
+    if config.analysis == (PREDICT,):
+        raise ConfigError("--group-model: --analysis predict fits nothing anew; leave out either")
+    if config.networks or config.features or config.computed_features:
+        return
+    if set(config.analysis) <= NEEDS_NETWORK:
+        raise ConfigError(
+            f"--group-model with --network none: {' and '.join(config.analysis)} needs layers or --features; "
+            "leave out --network none, or ask for --analysis rsa or decoding"
+        )
 
 
 def check_response(config: Config) -> None:

@@ -100,6 +100,7 @@ class Config(BaseModel):
     decoder: str | None = None
     target: tuple[str, ...] = ()
     cv: str | None = None
+    group_model: tuple[Literal["averaged", "stacked", "cross-participant"], ...] = ()
     permutations: int = Field(default=1000, ge=1)
     random_seed: int = Field(default=0, ge=0)
     tfce: bool = False

@@ -16,7 +16,7 @@ import numpy as np
 
 from bidsdnn import activations, grouplevel, reports, similarities
 from bidsdnn.across_runs import scratch
-from bidsdnn.analysed import analyse
+from bidsdnn.analysed import analyse, of_participant
 from bidsdnn.analyses import NEEDS_NETWORK, reliability
 from bidsdnn.bids import names
 from bidsdnn.bids.atlases import atlas_regions
@@ -34,6 +34,7 @@ from bidsdnn.encoding.memory import in_file
 from bidsdnn.encoding.prediction import PREDICT
 from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
 from bidsdnn.features import beside
+from bidsdnn.groupmodels import group_models
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.measured import Measured, measured
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, workers
@@ -272,6 +273,7 @@ def _related(
         "iterate": config.iterate, "stimuli": shown_stimuli(one.shown, study.index.root),
         "parts": parts.get(scheme.column),
     }  # fmt: skip
+    to = of_participant(study, brain.space, entities)
     for name in config.analysis:
         if x is not None or name not in NEEDS_NETWORK:
             analyse(
@@ -282,13 +284,13 @@ def _related(
                 regions,
                 ceiling=np.sqrt(np.clip(reliable, 0, None)),
                 content=digest({"y": content, "x": [made for _, made in features]}),
-                entities=entities,
+                to=to,
                 more=more,
             )
 
 
 def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
-    """Test participants' results over participants, and write the group's report.
+    """Test participants' results over participants, fit the models of ``--group-model``, and write the group's report.
 
     Parameters
     ----------
@@ -314,6 +316,7 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         )
         similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)
         similarities.average(study.derivatives, labels)
+        group_models(study, labels)
     report = reports.group_page(study.derivatives, study.shown)
     study.announce(f"group: {report}")
     return [Outcome("group", value=report)]

@@ -18,7 +18,7 @@ ROWS = [
     {"cli"},
     {"arguments"},
     {"pipeline", "demo", "listing", "loading"},
-    {"predicted"},
+    {"predicted", "groupmodels"},
     {"published", "measured", "analysed"},
     {"study", "checking"},
     {"plan", "reports", "grouplevel", "similarities"},

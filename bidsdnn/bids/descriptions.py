@@ -52,4 +52,10 @@ DESCRIPTIONS = {
     "desc-volumes": "Motion of each volume, and whether it was fitted",
     "desc-dropped": "Trials without a response, and why",
     "desc-brain": "Voxels that lie in the brain masks of all runs",
+    "desc-ANALYSISAveraged": "ANALYSIS (any of the above) of participants' averaged responses",
+    "desc-ANALYSISStacked": "ANALYSIS (any of the above) of all participants' voxels side by side, region by region",
+    "desc-encodingCrossparticipant": "Prediction of each participant's responses by a model of the others'",
+    "desc-encodingpeopleCrossparticipant": "The same, participant by participant",
+    "desc-decodingCrossparticipant": "Labels told from each participant's responses by a decoder of the others'",
+    "desc-decodingpeopleCrossparticipant": "The same, participant by participant",
 }

@@ -1,0 +1,104 @@
+"""Each participant predicted from the others: which analyses have that form, and where their results go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bidsdnn.analysed import activations_of
+from bidsdnn.analyses import NEEDS_NETWORK
+from bidsdnn.bids.files import digest
+from bidsdnn.encoding.models import source_of
+from bidsdnn.errors import BidsdnnError
+from bidsdnn.groupmodels.crossed_decoding import crossed_decoding
+from bidsdnn.groupmodels.crossed_encoding import encoding_result
+from bidsdnn.groupmodels.people import Shared
+from bidsdnn.groupmodels.products import SUFFIX, GroupDerivatives, about, renamed
+from bidsdnn.journal import software
+from bidsdnn.methods.ceiling import LOWEST_CEILING
+from bidsdnn.parallel import seed_for
+from bidsdnn.patterns import Patterns
+from bidsdnn.result import Result
+from bidsdnn.study import Study
+
+logger = logging.getLogger(__name__)
+
+MODEL = "cross-participant"
+
+Crossed = Callable[[Study, Shared, "Patterns | None", Mapping[str, Any], int], Result]
+CROSSED: dict[str, Crossed] = {"encoding": encoding_result, "decoding": crossed_decoding}
+"""Analyses that have a form in which one participant is predicted from others."""
+
+
+def crossed(
+    study: Study, model: str, shared: Shared, x: Patterns | None, made: str, more: Mapping[str, Any],
+    omitted: list[str],
+) -> int:  # fmt: skip
+    """Predict each participant from the others, analysis by analysis, and write the results.
+
+    Parameters
+    ----------
+    study, model, shared, x, made, more, omitted
+        As of `one_brain.one_brain`.
+
+    Returns
+    -------
+    int
+        Analyses that have a result.
+    """
+    config, seed = study.config, seed_for(study.config.random_seed, "group", model)
+    out, found = GroupDerivatives(study.derivatives.root, study.derivatives.links), 0
+    for name in config.analysis:
+        if name not in CROSSED:
+            omitted.append(
+                f"{name} has no {model} model of the group: nothing in it is fitted to one to predict another."
+            )
+            continue
+        if name in NEEDS_NETWORK and x is None:
+            omitted.append(f"{name} has no {model} model of the group: there are no activations to the shared stimuli.")
+            continue
+        content = _content(study, name, shared, made, more, seed)
+        if out.current(f"{name}{SUFFIX[model]}", content, **shared.entities):
+            logger.info("group, %s: %s is up to date", model, name)
+            found += 1
+            continue
+        try:
+            result = CROSSED[name](study, shared, x, more, seed)
+        except (BidsdnnError, ValueError) as error:
+            omitted.append(f"{name} has no {model} model of the group: {error}")
+            continue
+        out.save(_finished(study, result, shared, x, omitted), shared.space, content, **shared.entities)
+        found += 1
+    return found
+
+
+def _content(study: Study, name: str, shared: Shared, made: str, more: Mapping[str, Any], seed: int) -> str:
+    config = study.config
+    chosen = [config.encoder, config.region_encoder or "", config.decoder or ""]
+    tables = {key: {one: table.to_csv() for one, table in more[key].items()} for key in ("targets",)}
+    return digest({
+        "tables": [shared.content, made], "analysis": [MODEL, name], "seed": seed, "cv": config.cv,
+        "permutations": config.permutations, "targets": tables, "chosen": chosen,
+        "parts": None if more["parts"] is None else more["parts"].to_csv(),
+        "parameters": {key: config.parameters.get(key) for key in (name, *chosen, "logistic", "ridge")},
+        "sources": [source_of(one) for one in chosen],
+    })  # fmt: skip
+
+
+def _finished(study: Study, result: Result, shared: Shared, x: Patterns | None, omitted: list[str]) -> Result:
+    keys = about(
+        shared, MODEL, "", "square root of the reliability of the averaged responses of each participant left "
+        f"out, mean; pearsonr_normalized where that is at least {LOWEST_CEILING}", omitted,
+    )  # fmt: skip
+    del keys["GroupMethods"]
+    networks = dict.fromkeys(group.network for group in (x.groups if x else ()))
+    sidecar = {
+        **result.sidecar, **keys, **activations_of(study.derivatives, networks, pca=None), "Software": software(),
+        "Sources": shared.sources,
+    }  # fmt: skip
+    return renamed(_with(result, sidecar), MODEL, maps=shared.space is not None)
+
+
+def _with(result: Result, sidecar: dict[str, Any]) -> Result:
+    return Result(result.analysis, maps=result.maps, tables=result.tables, sidecar=sidecar)
