@@ -24,7 +24,7 @@ from bidsdnn.features import described, references
 from bidsdnn.folding import n_items_for
 from bidsdnn.geometry import PIXELS, own_sources
 from bidsdnn.lookup import resolve
-from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.parallel import at_most, available_cpus, seed_for, serial
 from bidsdnn.patterns import Patterns
 from bidsdnn.result import Result

@@ -129,6 +129,10 @@ def _add_networks(g: Any) -> None:
         *_names("--ablate-to"), choices=("zero", "mean", "shuffled"), help="what cut units give (default: zero)"
     )
     g.add_argument(
+        "--unit", nargs="+", metavar="LAYER:CHANNEL[,ROW,COL]",
+        help="units that are looked into, from 0; brain:REGION[:VOXEL] is a region or voxel of the participant",
+    )  # fmt: skip
+    g.add_argument(
         "--features", nargs="+", metavar="NAME[=PATH]",
         help="used as a network's layer is: computed from the stimuli, as `luminance` (`--list features`); or a table "
         "or array with a row a stimulus, DNNBrain's .act.h5, samples of each stimulus, or a BIDS dataset's _stim.tsv",

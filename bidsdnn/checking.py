@@ -26,8 +26,10 @@ from bidsdnn.geometry import METRICS, is_own
 from bidsdnn.geometry import check as check_rsa
 from bidsdnn.lookup import bind, closest, resolve
 from bidsdnn.methods.responses import HRFS
-from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.precomputed import NAME as PRECOMPUTED
+from bidsdnn.probes import NEEDS_UNITS, ON_BRAINS, PROBES
+from bidsdnn.probes.units import BrainUnit, parse_unit
 from bidsdnn.responses import ESTIMATORS
 from bidsdnn.searchlights import check_parameters
 
@@ -39,6 +41,12 @@ SUPPLIED = (
     "targets", "decoder", "decoder_parameters",
 )  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
+
+SUPPLIED_TO_PROBES = (
+    "layers", "units", "device", "seed", "map", "permutations", "workers", "activations", "targets", "decoder",
+    "decoder_parameters", "cv",
+)  # fmt: skip
+"""What the program itself passes to a probe that takes it."""
 
 SUPPLIED_TO_RESPONSES = ("frame_times", "nuisance", "hrf", "noise", "device", "sessions")
 """What the program itself passes to an estimator that takes it."""
@@ -71,7 +79,9 @@ def check_configuration(config: Config) -> None:
         raise ConfigError(f"out_dir {config.out_dir} holds another dataset ({there.get('Name')}); choose a new folder")
     check_prediction(config)
     for name in config.analysis if config.analysis != (PREDICT,) else ():
-        bind(resolve(name, ANALYSES), config.parameters.get(name, {}), name=f"analysis {name}", given=SUPPLIED)
+        rows, given = (PROBES, SUPPLIED_TO_PROBES) if is_probe(config, name) else (ANALYSES, SUPPLIED)
+        bind(resolve(name, rows), config.parameters.get(name, {}), name=f"analysis {name}", given=given)
+    check_probes(config)
     check_parameters(cv=config.cv, **config.parameters.get("searchlight", {}))
     check_response(config)
     check_encoder(config.encoder, config.parameters.get(config.encoder, {}))
@@ -126,6 +136,53 @@ def check_group_model(config: Config) -> None:
             f"--group-model with --network none: {' and '.join(config.analysis)} needs layers or --features; "
             "leave out --network none, or ask for --analysis rsa or decoding"
         )
+
+
+def is_probe(config: Config, name: str) -> bool:
+    """Whether an analysis is one of a network alone: a row of `PROBES`, or at the dnn level a user's own."""
+    return name in PROBES or (config.analysis_level == "dnn" and name not in ANALYSES and name != PREDICT)
+
+
+def check_probes(config: Config) -> None:
+    """Check that probes and their units are asked for where they can be had.
+
+    Parameters
+    ----------
+    config : Config
+
+    Raises
+    ------
+    ConfigError
+    """
+    probes = [name for name in config.analysis if is_probe(config, name)]
+    others = [name for name in config.analysis if name not in probes]
+    brains = [text for text in config.unit if isinstance(parse_unit(text), BrainUnit)]
+    level = config.analysis_level
+    if config.unit and not probes and level != "group":
+        raise ConfigError(f"--unit {config.unit[0]}: no analysis looks at units; name one with --analysis, as "
+                          "top-stimuli")  # fmt: skip
+    if level == "dnn" and probes and others:
+        raise ConfigError(
+            f"--analysis {others[0]}: needs a brain, and {probes[0]} none; run the one at the participant level and "
+            "the other at the dnn level"
+        )
+    if level == "dnn" and brains:
+        raise ConfigError(f"--unit {brains[0]}: a region is a participant's; run it at the participant level")
+    if level == "participant" and brains:
+        raise ConfigError(f"--unit {brains[0]}: no encoder can be made a layer yet; give units of a network")
+    if level == "dnn" and probes and not config.networks:
+        raise ConfigError(f"--analysis {probes[0]}: looks into a network; name one with --network")
+    alone = [name for name in probes if name not in ON_BRAINS]
+    if level == "participant" and alone and len(brains) < len(config.unit):
+        other = next(text for text in config.unit if text not in brains)
+        raise ConfigError(f"--unit {other}: is a network's, and needs no brain; run it at the dnn level")
+    if level == "participant" and alone and not brains:
+        raise ConfigError(
+            f"--analysis {alone[0]}: needs no brain; run it at the dnn level, or give --unit brain:REGION"
+        )
+    lacking = [name for name in probes if name in NEEDS_UNITS]
+    if lacking and not config.unit and level != "group":
+        raise ConfigError(f"--analysis {lacking[0]}: which units? Name them with --unit LAYER:CHANNEL")
 
 
 def check_response(config: Config) -> None:

@@ -63,6 +63,7 @@ class Config(BaseModel):
     layer: tuple[str, ...] = ()
     ablate: tuple[str, ...] = ()
     ablate_to: Literal["zero", "mean", "shuffled"] = "zero"
+    unit: tuple[str, ...] = ()
     features: dict[str, Path] = Field(default_factory=dict)
     tokens: Literal["all", "cls", "mean"] = "all"
     mask: dict[str, dict[str, tuple[int, ...]]] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from bidsdnn.networks.formats import saved_model
 from bidsdnn.networks.zoo import FILES, LIBRARIES, NETWORKS, build, holds_weights, published
 from bidsdnn.precomputed import NAME as PRECOMPUTED
 from bidsdnn.precomputed import precomputed_responses
+from bidsdnn.probes import PROBES
 from bidsdnn.responses import ESTIMATORS
 
 
@@ -40,7 +41,7 @@ def listing(what: str, networks: Sequence[str]) -> list[str]:
         return [line for text in networks for line in _layers(text)]
     tables: dict[str, Any] = {
         "features": FEATURES,
-        "analyses": ANALYSES,
+        "analyses": {**ANALYSES, **PROBES},
         "responses": {**ESTIMATORS, PRECOMPUTED: precomputed_responses},
         "dissimilarities": DISSIMILARITIES,
         "similarities": similarity.SIMILARITIES,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bidsdnn.bids.meshes import find_meshes
-from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.parallel import serial
 from bidsdnn.patterns import Patterns
 from bidsdnn.precomputed import Precomputed, precomputed_responses

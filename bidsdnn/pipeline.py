@@ -28,13 +28,14 @@ from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.people import read_people
 from bidsdnn.bids.stimulus_index import StimulusIndex
-from bidsdnn.checking import check_configuration
+from bidsdnn.checking import check_configuration, is_probe
 from bidsdnn.config import Config
 from bidsdnn.encoding.memory import in_file
 from bidsdnn.encoding.prediction import PREDICT
-from bidsdnn.errors import ConfigError, DatasetError, MissingInputError
+from bidsdnn.errors import DatasetError, MissingInputError
 from bidsdnn.features import beside
 from bidsdnn.groupmodels import group_models
+from bidsdnn.inside import probe_all, units_of
 from bidsdnn.journal import Journal, early_records, peak_memory_mb
 from bidsdnn.measured import Measured, measured
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, workers
@@ -52,6 +53,7 @@ from bidsdnn.study import (
     load_participants,
     notes,
     open_study_dataset,
+    presented_stimuli,
     reference_stimuli,
     shown_stimuli,
 )
@@ -93,8 +95,12 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         index = StimulusIndex(config.stimuli_dir or dataset.stimuli_dir, id_map=id_map)
         reference = partial(reference_stimuli, config, index)
         networks = activations.build_networks(config, stimuli=reference) if config.analysis_level != "group" else []
-        # At the dnn level the events say what was shown, unless a .stim.csv does.
-        listed = config.analysis_level == "dnn" and config.stim_csv is not None
+        units_of(config, networks)
+        # At the dnn level the events say what was shown, unless a .stim.csv does; probes look at any folder's.
+        own = config.stim_csv or (
+            config.stimuli_dir if any(is_probe(config, name) for name in config.analysis) else None
+        )
+        listed = config.analysis_level == "dnn" and own is not None
         predicts = config.analysis == (PREDICT,)
         reads_brains = config.analysis_level != "group" and not config.rdm and not listed and not predicts
         loaded = load_participants(config, dataset, index) if reads_brains else []
@@ -125,7 +131,8 @@ def _rebuild(
     if not (config.out_dir / "dataset_description.json").exists():
         raise MissingInputError(f"{config.out_dir}: no results to report; run without --reports-only first")
     if config.analysis_level == "dnn":
-        raise ConfigError("--reports-only: the dnn level has no report; ask for participant or group")
+        announce(f"dnn: {reports.dnn_page(derivatives)}")
+        return []
     root = dataset.stimuli_dir if config.stimuli_dir is None else config.stimuli_dir
     root = folder_of(root, read_stim(root)) if config.stim_csv else root
     shown = reports.Shown(root, config.stimulus_pictures)
@@ -145,7 +152,7 @@ def _rebuild(
 
 
 def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
-    """Extract activations to the stimuli, and compute the layers' RDMs.
+    """Extract activations to the stimuli, and compute the layers' RDMs; or probe the networks, where that was asked.
 
     Without events, every picture of the stimuli folder is taken; of a ``.stim.csv`` in any case.
 
@@ -163,14 +170,21 @@ def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         if one.error is not None:
             logger.warning("%s: left out: %s", one.name, describe(one.error))
     shown = [one.value for one in loaded if one.error is None]
-    if shown:
-        extract(study, shown)
-    else:
+    probes = [name for name in study.config.analysis if is_probe(study.config, name)]
+    if not shown:
         logger.info("all pictures of %s are taken", study.config.stim_csv or study.index.root)
-        extract_stimuli(study, all_stimuli(study), {})
-    folder = study.derivatives.root / "stimuli"
-    study.announce(f"dnn: {folder}")
-    return [Outcome("dnn", value=folder), *(one for one in loaded if one.error is not None)]
+    with study.journal.about("dnn"):
+        if probes:
+            stimuli, counts = presented_stimuli(study, shown) if shown else (all_stimuli(study), {})
+            activations.write_manifest(stimuli, counts, study.derivatives)
+            probe_all(study, probes, stimuli)
+        elif shown:
+            extract(study, shown)
+        else:
+            extract_stimuli(study, all_stimuli(study), {})
+    made = reports.dnn_page(study.derivatives) if probes else study.derivatives.root / "stimuli"
+    study.announce(f"dnn: {made}")
+    return [Outcome("dnn", value=made), *(one for one in loaded if one.error is not None)]
 
 
 def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
@@ -275,7 +289,7 @@ def _related(
     }  # fmt: skip
     to = of_participant(study, brain.space, entities)
     for name in config.analysis:
-        if x is not None or name not in NEEDS_NETWORK:
+        if not is_probe(config, name) and (x is not None or name not in NEEDS_NETWORK):
             analyse(
                 study,
                 name,

@@ -35,7 +35,7 @@ from bidsdnn.journal import software
 from bidsdnn.lookup import closest
 from bidsdnn.methods.crossgram import cross_gram, on_rotation
 from bidsdnn.methods.layer_choice import winners
-from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Outcome, attempt, describe
 from bidsdnn.patterns import Group, Patterns

@@ -68,7 +68,7 @@ def participant_page(derivatives: Derivatives, label: str, shown: Shown = NOTHIN
         ``sub-<label>.html``.
     """
     name = f"sub-{label}"
-    entries = _entries(derivatives, name, shown) + _entries(derivatives, "stimuli")
+    entries = _entries(derivatives, name, shown) + _of_layers(derivatives)
     path = derivatives.root / f"{name}.html"
     page(entries, path, figures_dir=derivatives.root / name / "figures", title=name, level="participant",
          log=_log(derivatives.root, name))  # fmt: skip
@@ -91,7 +91,7 @@ def group_page(derivatives: Derivatives, shown: Shown = NOTHING_SHOWN) -> Path:
     """
     entries = _entries(derivatives, "group", shown)
     if any(entry.suffix == "relmat" for entry in entries):
-        entries += _entries(derivatives, "stimuli")
+        entries += _of_layers(derivatives)
     for folder in sorted(derivatives.root.glob("tpl-*")):
         entries += _entries(derivatives, folder.name)
     for folder in sorted(derivatives.root.glob("sub-*/")):
@@ -100,6 +100,29 @@ def group_page(derivatives: Derivatives, shown: Shown = NOTHING_SHOWN) -> Path:
     page(entries, path, figures_dir=derivatives.root / "group" / "figures", title="Group", level="group",
          log=_log(derivatives.root, "group"))  # fmt: skip
     return path
+
+
+def dnn_page(derivatives: Derivatives) -> Path:
+    """Write the page of what probes found in the networks by themselves.
+
+    Parameters
+    ----------
+    derivatives : Derivatives
+
+    Returns
+    -------
+    Path
+        ``dnn.html``.
+    """
+    path = derivatives.root / "dnn.html"
+    page(_entries(derivatives, "stimuli", arrays=False), path, figures_dir=derivatives.root / "stimuli" / "figures",
+         title="Networks", level="dnn", log=_log(derivatives.root, "dnn"))  # fmt: skip
+    return path
+
+
+def _of_layers(derivatives: Derivatives) -> list[Entry]:
+    """RDMs of networks' layers; what probes found has a page of its own."""
+    return [entry for entry in _entries(derivatives, "stimuli") if entry.suffix == "relmat"]
 
 
 def _entries(derivatives: Derivatives, below: str, shown: Shown = NOTHING_SHOWN, *, arrays: bool = True) -> list[Entry]:

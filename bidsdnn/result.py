@@ -102,6 +102,30 @@ class Columns:
 
 
 @dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture that is a result by itself: a sheet of stimuli, a map of pixels, a stimulus that was made.
+
+    Parameters
+    ----------
+    name : str
+        Goes after ``label-``, of letters, digits and ``+``; once in a result.
+    pixels : ndarray of uint8, shape (height, width, 3)
+    alt : str
+        What it shows, for those who cannot see it.
+    caption : str
+        What a reader needs to know of it: n, scale, colours.
+    unit : str
+        The unit that it is about, as ``--unit`` has it; pictures of one unit stand together.
+    """
+
+    name: str
+    pixels: np.ndarray
+    alt: str
+    caption: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What an analysis found.
 
@@ -121,6 +145,9 @@ class Result:
         By atlas and region: columns of the space, and the covariance of their noise, or their variances alone.
     columns : tuple of Columns
         Large arrays of every column, as predictions.
+    pictures : tuple of Picture
+    numbers : mapping of str to ndarray
+        Arrays of a network's units or stimuli, which become datasets of one HDF5 file; texts are allowed.
     sidecar : mapping
         What a reader needs to know to trust the numbers: methods, number of stimuli, folds, permutations.
     """
@@ -132,4 +159,6 @@ class Result:
     matrices: tuple[Matrices, ...] = ()
     covariances: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
     columns: tuple[Columns, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     sidecar: Mapping[str, Any] = field(default_factory=dict)

@@ -276,16 +276,38 @@ def extract(study: Study, shown: Sequence[Participant]) -> list[tuple[Patterns, 
     """
     if not study.networks and not study.config.computed_features:
         return []
+    stimuli, counts = presented_stimuli(study, shown)
+    if study.config.response == "timeseries" and not study.networks:
+        return _series(study, stimuli)
+    return extract_stimuli(study, stimuli, counts)
+
+
+def presented_stimuli(study: Study, shown: Sequence[Participant]) -> tuple[Stimuli, dict[str, int]]:
+    """Everything that some participants saw, with hashes, and how often each was shown.
+
+    Parameters
+    ----------
+    study : Study
+    shown : sequence of Participant
+
+    Returns
+    -------
+    stimuli : Stimuli
+    counts : dict of str to int
+
+    Raises
+    ------
+    MissingInputError
+        If a stimulus has no file.
+    """
     for one in shown:
         require_files(one.shown, root=study.index.root)
     table = pd.concat([one.shown.stimuli for one in shown])
     counts = table.groupby("stimulus_id")["n_presentations"].sum().to_dict()
     table = table.drop_duplicates("stimulus_id").sort_values("stimulus_id", ignore_index=True)
     stimuli = stimuli_of(table, study.index.root, mono=study.config.mono).with_hashes()
-    stimuli = replace(stimuli, left_out=tuple(dict.fromkeys(name for one in shown for name in one.shown.skipped)))
-    if study.config.response == "timeseries" and not study.networks:
-        return _series(study, stimuli)
-    return extract_stimuli(study, stimuli, counts)
+    left_out = tuple(dict.fromkeys(name for one in shown for name in one.shown.skipped))
+    return replace(stimuli, left_out=left_out), counts
 
 
 def _series(study: Study, stimuli: Stimuli) -> list[tuple[Patterns, str]]:

@@ -281,3 +281,23 @@ def _some_columns(data: h5py.Dataset, columns: np.ndarray) -> np.ndarray:
         found[:, start : start + int(chosen.sum())] = data[:, first : first + _BLOCK][:, chosen]
         start += int(chosen.sum())
     return found
+
+
+def write_numbers(path: Path, numbers: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as datasets of one file, in single precision where they are in double; texts as UTF-8.
+
+    Parameters
+    ----------
+    path : Path
+    numbers : mapping of str to ndarray
+        By the dataset's name.
+    """
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, values in numbers.items():
+            array = np.asarray(values)
+            if array.dtype.kind in "OU":
+                file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
+            else:
+                array = array.astype(np.float32) if array.dtype == np.float64 else array
+                small = array.nbytes < 65_536
+                file.create_dataset(name, data=array, compression=None if small else "gzip", track_times=False)

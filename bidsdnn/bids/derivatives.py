@@ -31,7 +31,7 @@ from bidsdnn.result import Result
 from bidsdnn.spaces import Space
 
 IGNORED = "*.html\nfigures\ngroup\n*_statmap.*\n*_relmat.*\n*_results.*\n*_trials.*\n*_design.*\n"
-IGNORED += "*_predictions.*\n*_weights.*\n"
+IGNORED += "*_predictions.*\n*_weights.*\n*_arrays.*\n*_picture.*\n"
 # BIDS knows no masks and segmentations of surfaces and CIFTI that have a task in their names.
 IGNORED += "*hemi-*\n*.dlabel.nii\n*.plabel.nii\n*_space-fsLR_*\n"
 
@@ -331,7 +331,7 @@ class Derivatives:
         found = []
         for path in sorted((self.root / below).rglob("*")):
             parsed = names.parse(path) if path.is_file() and not path.name.startswith(".") else {}
-            if path.suffix == ".json" or parsed.get("suffix") not in ("results", "statmap", "relmat"):
+            if path.suffix == ".json" or parsed.get("suffix") not in ("results", "statmap", "relmat", "picture"):
                 continue
             # The left file stands for both hemispheres.
             if parsed.pop("hemi", "L") == "R":

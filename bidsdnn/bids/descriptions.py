@@ -38,6 +38,7 @@ DESCRIPTIONS = {
     "desc-rsapairs": "Which of two layers is more similar to a brain region, over participants",
     "desc-rsachannel": "Similarity between the geometry of each channel of a network's layers and of brain regions",
     "desc-rsaposition": "Similarity between the geometry of each position of a network's layers and of brain regions",
+    "desc-topstimuli": "Stimuli to which units of a network give the largest and the smallest activation",
     "desc-rdmreliability": "Agreement between the geometries of a brain region in several runs or sessions",
     "desc-byrun": "Dissimilarity of stimuli in each run",
     "desc-bysession": "Dissimilarity of stimuli in each session",

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from bidsdnn import __version__
 from bidsdnn.errors import ConfigError, DataError
+from bidsdnn.networks.devices import placed, single_threaded
 from bidsdnn.networks.inputs import prepared, require_modality
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.recorder import Recorder
@@ -39,35 +40,6 @@ LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "h5py")
 WHOLE = Reduction()
 
 Batch = tuple[Step, dict[str, Tensor]]
-
-
-def device(name: str) -> torch.device:
-    """Choose the device that a network runs on.
-
-    Parameters
-    ----------
-    name : str
-        ``auto`` (the first there is of cuda, mps, cpu), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ConfigError
-        If the name is unknown, or this machine has no such device.
-    """
-    kind, _, index = name.partition(":")
-    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = {"cuda": cards > 0, "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
-    if kind not in there or (index and (kind != "cuda" or not index.isdigit())):
-        raise ConfigError(f"device {name!r} is not known; choose auto, cpu, cuda, cuda:N or mps")
-    if not there[kind] or (index and int(index) >= cards):
-        raise ConfigError(f"device {name!r} is not on this machine; choose auto or cpu")
-    return torch.device(name)
 
 
 def estimate_bytes(network: Network, layers: Sequence[str], n_stimuli: int, *, reduction: Reduction = WHOLE) -> int:
@@ -370,28 +342,3 @@ def _in_order(function: Callable[[Step], Batch], items: Iterable[Step], *, worke
         finally:
             for future in pending:
                 future.cancel()
-
-
-@contextmanager
-def placed(module: nn.Module, name: str) -> Iterator[torch.device]:
-    """Move a module to a device and, in the end, back; on a GPU, in full precision with the same kernels."""
-    target = device(name)
-    before = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with exact if target.type == "cuda" else nullcontext():
-        try:
-            module.to(target)
-            yield target
-        finally:
-            module.to(before)
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Run torch's kernels on one thread; on more, sums have other last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

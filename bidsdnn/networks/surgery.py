@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bidsdnn.errors import ConfigError
 from bidsdnn.networks.axes import channel_axis
-from bidsdnn.networks.extract import placed, single_threaded
+from bidsdnn.networks.devices import placed, single_threaded
 from bidsdnn.networks.inputs import prepared, require_modality
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.recorder import Recorder

@@ -89,7 +89,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: the file that is written beside the report, and the markup that is put into it."""
+    """One picture: the file that is written beside the report (empty if it lies elsewhere), and the markup in it."""
 
     name: str
     content: bytes

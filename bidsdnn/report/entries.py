@@ -18,6 +18,7 @@ TEXT_COLUMNS = frozenset({
     "network", "layer", "other_network", "other_layer", "region", "metric", "comparison", "run", "ses", "task", "sub",
     "controls", "by", "position", "first_kind", "first", "second_kind", "second", "kind", "item", "participant",
     "reason", "target", "decoder", "true", "predicted", "channel", "stimulus_id", "part", "spaces",
+    "end", "unit", "measure",
 })  # fmt: skip
 # What tells two analyses of one participant apart, in the order in which the page names it.
 CONTEXT = ("ses", "task", "space", "res", "den")

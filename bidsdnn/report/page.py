@@ -20,6 +20,7 @@ from bidsdnn.report.blocks import Section
 from bidsdnn.report.drawing import Figure, theme_css
 from bidsdnn.report.entries import Entry, Log, first, listed
 from bidsdnn.report.findings import count
+from bidsdnn.report.inside import asked_inside, inside_sections
 from bidsdnn.report.sections import build
 from bidsdnn.result import COLUMN, WEIGHTED
 
@@ -43,21 +44,22 @@ def page(results: list[Entry], path: Path, *, figures_dir: Path, title: str, lev
     title : str
         First line of the page.
     level : str
-        ``participant`` or ``group``.
+        ``dnn``, ``participant`` or ``group``.
     log : Log
         What ran.
 
     Raises
     ------
     ValueError
-        If `level` is neither.
+        If `level` is none of them.
     """
-    sections = build(results, log, level=level)
+    sections = inside_sections(results, log) if level == "dnn" else build(results, log, level=level)
     figures_dir.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for block in section.blocks:
             for panel in block.panels if isinstance(block, Figure) else ():
-                (figures_dir / panel.name).write_bytes(panel.content)
+                if panel.content:  # else it is a file of the output by itself
+                    (figures_dir / panel.name).write_bytes(panel.content)
     html = _render(sections, results, title=title, level=level, log=log)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -77,7 +79,8 @@ def _render(sections: list[Section], results: list[Entry], *, title: str, level:
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template.render(
-        sections=sections, title=title, level=level, log=log, facts=_facts(results, log), asked=_asked(results),
+        sections=sections, title=title, level=level, log=log, facts=_facts(results, log),
+        asked=asked_inside(results) if level == "dnn" else _asked(results),
         style=Markup(style), script=Markup(script), script_hash=digest, version=__version__,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from bidsdnn.report.encoding import voxel_blocks as best_voxel_blocks
 from bidsdnn.report.entries import Entry, Log, listed, pick
 from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.findings import Sentences
+from bidsdnn.report.inside import inside_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.pairs import pair_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
@@ -35,7 +36,7 @@ _TITLES = {
 # Sections of results in the order in which they are read; the first is always there.
 RESULTS = {
     "found": "What was found", "maps": "Maps", "scores": "Regions and layers", "geometry": "Geometry",
-    "decoding": "Decoding",
+    "decoding": "Decoding", "inside": "Regions and voxels as units of a network",
 }  # fmt: skip
 Parts = dict[str, list[Block]]
 
@@ -164,6 +165,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
     parts["maps"] += decoding_searchlights(own, base, stem, problems)
     parts["geometry"] += rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems)
     parts["geometry"] += similarity_blocks(own, stem, problems, level=level)
+    parts["inside"] += inside_blocks(own, problems)
     if not compared and not told and any(parts.values()):
         alone = listed(own, "Notes") or ["No network was compared; these are the responses by themselves."]
         parts["found"].insert(0, Notes("", tuple(alone)))

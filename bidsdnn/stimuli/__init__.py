@@ -5,7 +5,7 @@ from bidsdnn.stimuli.files import MODALITIES, file_sha256, modality
 from bidsdnn.stimuli.films import Film, frame_times, load_video
 from bidsdnn.stimuli.images import load_image
 from bidsdnn.stimuli.loaders import LENGTHS, LOADERS
-from bidsdnn.stimuli.looks import pixels, thumbnail
+from bidsdnn.stimuli.looks import look, pixels, thumbnail, write_png
 from bidsdnn.stimuli.sounds import Sound, load_audio, resampled
 from bidsdnn.stimuli.table import Stimuli, clip, clips_in
 
@@ -23,10 +23,12 @@ __all__ = [
     "load_audio",
     "load_image",
     "load_video",
+    "look",
     "modality",
     "pixels",
     "readable",
     "resampled",
     "thumbnail",
     "unreadable",
+    "write_png",
 ]

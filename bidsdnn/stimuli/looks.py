@@ -39,6 +39,47 @@ def thumbnail(path: Path, *, size: int = 40) -> np.ndarray:
     return np.asarray(image)
 
 
+def look(stimuli: Stimuli, row: int, *, size: int = 96) -> np.ndarray | None:
+    """Show a stimulus as a small picture: a film, or a clip of it, by its middle frame.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+    row : int
+        Its place in the table.
+    size : int
+        Of the longer side.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3), or None
+        None of a sound.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        As the loaders.
+    """
+    if stimuli.table["modality"].iloc[row] == "audio":
+        return None
+    image = load_image(stimuli.paths[row], *stimuli.clips[row])
+    image.thumbnail((size, size))
+    return np.asarray(image)
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write a picture, the same bytes for the same pixels.
+
+    Parameters
+    ----------
+    path : Path
+        Written whatever it is called.
+    picture : ndarray of uint8, shape (height, width, 3)
+    """
+    with path.open("wb") as file:
+        Image.fromarray(picture).save(file, format="PNG", optimize=True)
+
+
 def pixels(stimuli: Stimuli, *, size: int = 32) -> np.ndarray:
     """Read pictures at a low resolution, to tell what a model explains beyond them.
 

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bidsdnn.errors import ConfigError, DataError, MissingInputError, OutputError
+from bidsdnn.networks import devices, zoo
 from bidsdnn.networks import extract as module
-from bidsdnn.networks import zoo
 from bidsdnn.networks.extract import estimate_bytes, extract
 from bidsdnn.networks.network import Network
 from bidsdnn.stimuli import Stimuli, load_image
@@ -278,20 +278,20 @@ def test_estimated_bytes_are_those_stored(stimuli, tmp_path):
 
 
 def test_device(monkeypatch):
-    assert module.device("cpu") == torch.device("cpu")
-    assert module.device("auto").type in ("cpu", "cuda", "mps")
+    assert devices.device("cpu") == torch.device("cpu")
+    assert devices.device("auto").type in ("cpu", "cuda", "mps")
     for name in ("gpu", "cpu:1", "cuda:x", ""):
         with pytest.raises(ConfigError, match="is not known"):
-            module.device(name)
+            devices.device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert module.device("auto") == torch.device("cuda")
-    assert module.device("cuda:1") == torch.device("cuda:1")
+    assert devices.device("auto") == torch.device("cuda")
+    assert devices.device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ConfigError, match="not on this machine"):
-        module.device("cuda:2")
+        devices.device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="'cuda' is not on this machine; choose auto or cpu"):
-        module.device("cuda")
+        devices.device("cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -1,0 +1,22 @@
+"""What can be asked of a network alone: which stimuli drive a unit, what it sees, what its layers tell apart.
+
+A probe is a function of a network and stimuli that takes what it needs by keyword: layers, units, a device, a seed and
+parameters of its own. A row in `PROBES` gives it a name. A region or a voxel of a brain is a unit of the network that
+a fitted encoder was appended to, and needs no probe of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bidsdnn.probes.top import top_stimuli
+from bidsdnn.result import Result
+
+PROBES: dict[str, Callable[..., Result]] = {"top-stimuli": top_stimuli}
+
+NEEDS_UNITS: set[str] = set()
+"""Probes that are asked for with ``--unit``."""
+NEEDS_GRADIENTS: set[str] = set()
+"""Probes that differentiate the network, and so refuse one in half precision before any work."""
+ON_BRAINS: set[str] = set()
+"""Probes that need a participant's responses by themselves, and so no unit of a brain."""
