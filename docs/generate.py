@@ -1,12 +1,17 @@
-"""Write docs/command-line.md from the parser, so that the two cannot disagree; `make docs` runs it."""
+"""Write docs/command-line.md from the parser and docs/api from the docstrings, so that they cannot disagree.
+
+`make docs` runs it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import runpy
 from pathlib import Path
 
 from bidsdnn.arguments import LISTS, parser
 
+API = Path(__file__).with_name("api")
 PAGE = Path(__file__).with_name("command-line.md")
 HEAD = """# Command line
 
@@ -62,6 +67,7 @@ def page() -> str:
         for action in actions:
             flags = [flag for flag in action.option_strings if "_" not in flag] or [action.dest]
             value = "" if action.nargs == 0 else action.metavar or ""
+            value = " ".join(value) if isinstance(value, tuple) else value
             names = ", ".join(f"`{flag}`" for flag in flags)
             shown = f" `{value}`" if value and action.option_strings else ""
             lines.append(
@@ -70,5 +76,16 @@ def page() -> str:
     return "\n".join(lines) + "\n" + TAIL
 
 
+def api() -> dict[str, str]:
+    """Text of each page of docs/api by its file's name."""
+    made: dict[str, str] = runpy.run_path(str(Path(__file__).with_name("docstrings.py")))["pages"]()
+    return made
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    API.mkdir(exist_ok=True)
+    for old in API.glob("*.md"):
+        old.unlink()
+    for name, text in api().items():
+        (API / name).write_text(text, encoding="utf-8")

@@ -27,6 +27,7 @@ from bidsdnn.extraction import reduction_of
 from bidsdnn.methods.models import MODELS
 from bidsdnn.methods.models.classifiers import DECODERS
 from bidsdnn.methods.rdm import DISSIMILARITIES
+from bidsdnn.methods.responses import timeseries as one_timeseries
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.zoo import FILES, LIBRARIES, build
@@ -41,7 +42,7 @@ def test_the_command_line_page_is_what_the_parser_says():
 
 
 def test_links_of_the_pages_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
@@ -155,6 +156,12 @@ def test_every_feature_is_on_a_page_of_its_modality():
         assert any(re.search(rf"\b{name}\b", text) for text in texts), name
 
 
+# The series of the command line are those of several runs; the methods have one run's.
+TABLES = (
+    ANALYSES, {**ESTIMATORS, "timeseries": one_timeseries}, MODELS, DECODERS, DISSIMILARITIES, SIMILARITIES,
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def python_page() -> str:
     return (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -171,9 +178,7 @@ def test_the_examples_of_the_python_page_run(python_page, finished, tmp_path, mo
     assert found["image"].shape[3] == 3 and "Ridge regression was fitted" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "table", [ANALYSES, ESTIMATORS, MODELS, DECODERS, DISSIMILARITIES, SIMILARITIES], ids=lambda t: next(iter(t))
-)
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: next(iter(table)))
 def test_every_row_of_a_table_has_its_python_call(table, python_page):
     """The call that the page names is the row itself, and it can be called as the page does."""
     for name, function in table.items():
@@ -189,3 +194,44 @@ def _called(text: str) -> tuple[Any, int, list[str]]:
     call = ast.parse(text, mode="eval").body
     module, _, name = ast.unparse(call.func).rpartition(".")
     return getattr(importlib.import_module(module), name), len(call.args), [word.arg for word in call.keywords]
+
+
+API = runpy.run_path(str(ROOT / "docs" / "docstrings.py"))
+THINGS = [
+    thing
+    for modules in [*API["PAGES"].values(), ["methods"]]
+    for module in modules
+    for thing in API["things"](module)
+]  # fmt: skip
+
+
+def test_the_api_pages_are_what_the_docstrings_say():
+    made = API["pages"]()
+    assert {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").iterdir()} == made
+    assert len(THINGS) > 500
+
+
+def test_docstrings_name_the_arguments_that_there_are_and_what_is_returned():
+    wrong = []
+    for thing in THINGS:
+        parts = API["sections"](thing.doc)
+        if "Parameters" not in parts:
+            continue
+        said = [
+            name.strip().lstrip("*") for names, _, _ in API["entries"](parts["Parameters"]) for name in names.split(",")
+        ]
+        # A class without arguments of its own takes those of its base.
+        if thing.names and said != thing.names:
+            wrong.append(f"{thing.module}.{thing.name}: documents {said}, takes {thing.names}")
+        returns = thing.returns not in ("", "NoReturn", thing.owner)
+        if returns and not thing.is_value and not parts.keys() & {"Returns", "Yields"}:
+            wrong.append(f"{thing.module}.{thing.name}: returns {thing.returns} and does not say what")
+    assert wrong == []
+
+
+def test_what_the_tables_hold_is_on_the_api_pages():
+    documented = {f"bidsdnn.{thing.module}.{thing.name}" for thing in THINGS}
+    for table in TABLES:
+        for one in table.values():
+            found = inspect.unwrap(one)
+            assert f"{found.__module__}.{found.__qualname__}" in documented

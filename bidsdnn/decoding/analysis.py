@@ -86,13 +86,13 @@ def decoding(
         One group a layer.
     y : Patterns
         Responses to the same stimuli.
+    targets : mapping of str to DataFrame
+        By name: ``stimulus_id`` and ``value`` as text.
     regions : mapping of str to mapping of str to ndarray of bool, shape (n_voxels,), optional
         Regions by atlas. By default all voxels are one.
     permutations, seed : int
     map : callable
         Spreads regions and layers over workers.
-    targets : mapping of str to DataFrame
-        By name: ``stimulus_id`` and ``value`` as text.
     device : str
     trials : Patterns, optional
         Single trials, with ``run``, ``session`` and the columns of the events.

@@ -114,6 +114,11 @@ def moments(predicted: Single, measured: Single, parts: Sequence[NDArray[np.intp
     predicted, measured : array, shape (n, V)
     parts : sequence of array of int
         Rows of each part.
+
+    Returns
+    -------
+    array, shape (parts, 6, V)
+        Counts, sums of both, of their squares and of their products.
     """
     p, m = predicted.astype(np.float64), measured.astype(np.float64)
     one = np.ones_like(p)

@@ -18,7 +18,17 @@ Sides = tuple[Float, Float]
 
 
 def condensed_to_square(rdm: NDArray[Any]) -> NDArray[Any]:
-    """The symmetric matrix (n, n), with a zero diagonal, of a condensed vector of pairs; of the same type."""
+    """The symmetric matrix of a condensed vector of pairs.
+
+    Parameters
+    ----------
+    rdm : array, shape (n * (n - 1) / 2,)
+
+    Returns
+    -------
+    array, shape (n, n)
+        Of the same type, with a zero diagonal.
+    """
     n = n_stimuli(len(rdm))
     first, second = np.triu_indices(n, 1)
     square = np.zeros((n, n), dtype=rdm.dtype)
@@ -27,7 +37,21 @@ def condensed_to_square(rdm: NDArray[Any]) -> NDArray[Any]:
 
 
 def n_stimuli(n_pairs: int) -> int:
-    """The number of stimuli that have so many pairs; ValueError if there is none, or fewer than 4."""
+    """The number of stimuli that have so many pairs.
+
+    Parameters
+    ----------
+    n_pairs : int
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If there is no such number, or it is less than 4.
+    """
     n = round((1 + (1 + 8 * n_pairs) ** 0.5) / 2)
     if n * (n - 1) // 2 != n_pairs or n < 4:
         raise ValueError(f"pairs: expected n * (n - 1) / 2 for n of at least 4 stimuli, got {n_pairs}")

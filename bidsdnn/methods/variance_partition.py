@@ -37,6 +37,15 @@ class Part(NamedTuple):
 def subsets(n_spaces: int) -> list[Subset]:
     """Subsets of spaces to be fitted: all, or of more than `MOST_SPACES` each alone, all but one, and all.
 
+    Parameters
+    ----------
+    n_spaces : int
+
+    Returns
+    -------
+    list of tuple of int
+        Spaces by number, from 0.
+
     Raises
     ------
     ValueError
@@ -84,7 +93,20 @@ def parts(n_spaces: int) -> list[Part]:
 
 
 def combined(part: Part, scores: Mapping[Subset, ArrayLike]) -> Float:
-    """The R2 of a part from those of the models on subsets, arrays of one shape."""
+    """The R2 of a part from those of the models on subsets.
+
+    Parameters
+    ----------
+    part : Part
+        Of `parts`.
+    scores : mapping of tuple of int to array-like
+        R2 of the model on each subset of spaces, all of one shape.
+
+    Returns
+    -------
+    array
+        Of that shape.
+    """
     return np.asarray(sum(sign * np.asarray(scores[model], dtype=np.float64) for model, sign in part.signs.items()))
 
 

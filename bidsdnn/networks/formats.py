@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -207,7 +207,7 @@ def _keras(path: Path) -> Any:
     return keras
 
 
-def saved_model(path: Path, *, weights: str, seed: int) -> Network:
+def saved_model(path: Path, *, weights: str, seed: int) -> NoReturn:
     """Say what to do with TensorFlow's own format.
 
     Parameters

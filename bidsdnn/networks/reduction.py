@@ -58,6 +58,8 @@ class Reduction:
         Of the projection.
     modules : mapping of str to nn.Module
         By layer, from which `channel_axis` knows where its channels are; of others the shape decides.
+    channels : dict of str to int
+        By layer that was reduced, which axis of what is stored has the channels; filled by each call.
 
     Raises
     ------
@@ -73,7 +75,6 @@ class Reduction:
     seed: int = 0
     modules: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
     channels: dict[str, int] = field(default_factory=dict, repr=False)
-    """By layer that was reduced, which axis of what is stored has the channels; filled by each call."""
     _matrices: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 

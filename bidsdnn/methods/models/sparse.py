@@ -197,6 +197,11 @@ class Lasso(ElasticNet):
     """Lasso was fitted to principal components of the training part, each target's penalty chosen within it.
 
     `ElasticNet` whose whole penalty is on absolute weights (Tibshirani, 1996, J. R. Stat. Soc. B 58, 267-288).
+
+    Parameters
+    ----------
+    penalties, n_components, n_splits, seed, device, relative, shuffle
+        As in `ElasticNet`.
     """
 
     references = ("lasso",)
