@@ -123,6 +123,8 @@ def _fields(node: ast.ClassDef) -> list[str]:
     for one in node.body:
         if not isinstance(one, ast.AnnAssign) or "ClassVar" in ast.unparse(one.annotation):
             continue
+        if one.value is not None and "init=False" in ast.unparse(one.value):
+            continue
         name = ast.unparse(one.target)
         shown = "" if one.value is None else "=..." if isinstance(one.value, ast.Call) else f"={ast.unparse(one.value)}"
         found += [] if name.startswith("_") else [name + shown]

@@ -20,7 +20,7 @@ from bidsdnn.methods.decode import Features, cross_decide, score
 from bidsdnn.methods.inference import fdr, pvalue
 from bidsdnn.methods.models.classifiers import DECODERS, Decoder
 from bidsdnn.methods.null import FEWEST_SCALED
-from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.parallel import seed_for
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Result

@@ -33,7 +33,7 @@ from bidsdnn.methods.inference import fdr, pvalue
 from bidsdnn.methods.null import held_out_scaled
 from bidsdnn.methods.relabelled import TIES
 from bidsdnn.methods.scores import Split, pearsonr
-from bidsdnn.networks.extract import device as torch_device
+from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.parallel import seed_for, serial
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Map, Result

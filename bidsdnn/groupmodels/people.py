@@ -22,7 +22,7 @@ from bidsdnn.conditions import items_path, read_conditions
 from bidsdnn.errors import DataError
 from bidsdnn.folding import is_series
 from bidsdnn.geometry import Regions
-from bidsdnn.grouplevel import INDIVIDUAL_SPACES, MASKS
+from bidsdnn.groupmaps import INDIVIDUAL_SPACES, MASKS
 from bidsdnn.grouptables import by_context
 from bidsdnn.spaces import Space, intersection
 from bidsdnn.stimuli import file_sha256

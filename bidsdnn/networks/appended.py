@@ -106,7 +106,7 @@ class Appended(nn.Module):
         self.add_module(name, _Columns(readouts))
         self.training = base.training
 
-    def train(self, mode: bool = True) -> Appended:  # noqa: FBT001, FBT002 - torch's own signature
+    def train(self, mode: bool = True) -> Appended:
         """Set the mode of the base and of the new layer."""
         self.__dict__["base"].train(mode)
         super().train(mode)

@@ -31,12 +31,12 @@ class Extremes:
     """
 
     k: int
-    n: int = 0
-    best: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
-    worst: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
-    _first: np.ndarray | None = field(default=None, repr=False)
-    _sums: np.ndarray | float = 0.0
-    _squares: np.ndarray | float = 0.0
+    n: int = field(default=0, init=False)
+    best: tuple[np.ndarray, np.ndarray] | None = field(default=None, init=False, repr=False)
+    worst: tuple[np.ndarray, np.ndarray] | None = field(default=None, init=False, repr=False)
+    _first: np.ndarray | None = field(default=None, init=False, repr=False)
+    _sums: np.ndarray | float = field(default=0.0, init=False, repr=False)
+    _squares: np.ndarray | float = field(default=0.0, init=False, repr=False)
 
     def add(self, values: np.ndarray) -> None:
         """Take in more rows.
