@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import read_json, read_table, sidecar_path
+from bidsdnn.bids.files import read_table
 from bidsdnn.grouptables import (
     FEWEST,
     above_chance,
@@ -18,6 +18,7 @@ from bidsdnn.grouptables import (
     content_of,
     described,
     enough,
+    is_current,
     other_settings,
     prevalence_columns,
     sidecar_of,
@@ -60,7 +61,7 @@ def decoding_tables(
         path = derivatives.root / "group" / f"{name}_desc-decoding_results.tsv"
         own = absent(derivatives, labels, paths, "decoding table")
         content = content_of(paths, permutations=permutations, seed=seed, analysis="decoding", tests=2, omitted=own)
-        if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
+        if is_current(path, content, omitted):
             continue
         own += other_settings(paths, "decoding")
         omitted += [one for one in own if one not in omitted]
@@ -72,7 +73,7 @@ def decoding_tables(
         derivatives.write_table(path, table, {
             **sidecar, "Test": "sign flips of the participants' scores less chance, one-sided",
             "Correction": "p_fwe: over the rows of one target, by the largest t of each flip; q: false discovery rate "
-            "over the same", **described(table),
+            "over the same", **described(table), "References": [*sidecar["References"], "prevalence"],
         })  # fmt: skip
     return written
 

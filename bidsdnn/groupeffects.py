@@ -11,9 +11,9 @@ import pandas as pd
 
 from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import read_json, read_table, sidecar_path
+from bidsdnn.bids.files import read_table
 from bidsdnn.bids.people import People
-from bidsdnn.grouptables import absent, by_context, content_of, joined, sidecar_of
+from bidsdnn.grouptables import absent, by_context, content_of, is_current, joined, sidecar_of
 from bidsdnn.lookup import summary
 from bidsdnn.methods.freedman_lane import freedman_lane, smallest_p
 from bidsdnn.methods.inference import fdr
@@ -160,7 +160,7 @@ def effect_tables(
             content = content_of(
                 paths, permutations=permutations, seed=seed, people=people.content, omitted=own, effects=1
             )
-            if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
+            if is_current(path, content, omitted):
                 continue
             tables = {label: read_table(one) for label, one in paths.items()}
             table = pd.concat(

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import read_json, read_table, sidecar_path
-from bidsdnn.grouptables import FEWEST, absent, by_context, content_of, enough, fisher_z, sidecar_of
+from bidsdnn.bids.files import read_table
+from bidsdnn.grouptables import FEWEST, absent, by_context, content_of, enough, fisher_z, is_current, sidecar_of
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip, sign_flips_two_sided
 from bidsdnn.methods.layer_choice import winners
@@ -58,8 +58,9 @@ def layer_tables(
                 scores=content_of({k: one for k, one in scores.items() if one.exists()}),
             )  # fmt: skip
             written += 1
-            if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
+            if is_current(path, content, omitted):
                 continue
+            omitted += own
             tables = {label: read_table(one) for label, one in paths.items()}
             table = make(tables, scores, permutations=permutations, seed=seed_for(seed, desc, name))
             sidecar = sidecar_of(

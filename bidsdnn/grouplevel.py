@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import read_json, read_table, sidecar_path
+from bidsdnn.bids.files import read_table
 from bidsdnn.bids.people import People
 from bidsdnn.errors import MissingInputError
 from bidsdnn.groupdecoding import decoding_tables
@@ -19,12 +19,14 @@ from bidsdnn.grouppairs import pair_tables
 from bidsdnn.grouprsa import rsa_tables
 from bidsdnn.grouptables import (
     FEWEST,
+    PREVALENCE,
     absent,
     by_context,
     content_of,
     described,
     enough,
     has_results,
+    is_current,
     lacking,
     other_settings,
     scored,
@@ -44,7 +46,7 @@ SCORES = {"encoding": "pearsonr", "searchlight": "similarity", "searchlightencod
 
 def group(
     derivatives: Derivatives, labels: Sequence[str], *, permutations: int, seed: int, map: ParallelMap = serial,
-    tfce: bool = False, people: People | None = None,
+    tfce: bool = False, people: People | None = None, announce: Callable[[str], None] = logger.debug,
 ) -> tuple[int, list[str]]:  # fmt: skip
     """Participants' scores were tested against zero, Fisher-transformed, by flipping the signs of whole participants.
 
@@ -64,6 +66,8 @@ def group(
         Whether maps are enhanced as well.
     people : People, optional
         Covariates and groups that are tested.
+    announce : callable
+        Takes a line about what will take long.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def group(
     written += rsa_tables(derivatives, labels, omitted, **options, map=map)
     if people is not None:
         written += effect_tables(derivatives, labels, omitted, people, **options)
-    group_maps(derivatives, labels, omitted, Tests(**options, map=map, tfce=tfce, people=people))
+    group_maps(derivatives, labels, omitted, Tests(**options, map=map, tfce=tfce, people=people, announce=announce))
     omitted = list(dict.fromkeys(omitted))
     if not written:
         raise MissingInputError(
@@ -118,8 +122,7 @@ def _table(
     path = derivatives.root / "group" / f"{name}_desc-{analysis}_results.tsv"
     own = absent(derivatives, labels, paths, f"{analysis} table")
     content = content_of(paths, permutations=permutations, seed=seed, analysis=analysis, tests=2, omitted=own)
-    if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
-        omitted += read_json(sidecar_path(path)).get("Omitted", [])
+    if is_current(path, content, omitted):
         return 1
     own += other_settings(paths, analysis)
     tables = {label: read_table(one) for label, one in paths.items()}
@@ -131,6 +134,8 @@ def _table(
                          omitted=own)  # fmt: skip
     if SCORES[analysis] == "r2":
         sidecar["Test"] = "sign flips of the participants' R2, one-sided"
+    if PREVALENCE[0] in result:
+        sidecar["References"] = [*sidecar["References"], "prevalence"]
     derivatives.write_table(path, result, {
         **sidecar, "Correction": "false discovery rate over the rows of this table (q)", **described(result),
     })  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ class Tests:
     map: ParallelMap
     tfce: bool = False
     people: People | None = None
+    announce: Callable[[str], None] = logger.debug
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def _of_context(
     what = f"{context['desc']} map in {space}"
     own = absent(derivatives, labels, paths, f"{what} of {context.get('model', 'the network')}")
     paths = _alike(paths, own)
+    omitted += own
     if not enough(context, paths, omitted, "The map"):
         return
     first = read_json(sidecar_path(next(iter(paths.values()))))
@@ -121,11 +123,10 @@ def _of_context(
     except DataError as error:
         omitted.append(f"There is no group map in {space}: {error}.")
         return
-    omitted += own
     sidecar = sidecar_of(derivatives, paths, permutations=tests.permutations, content=content,
                          methods=summary(group_maps), omitted=own)  # fmt: skip
     maps = replace(maps, sidecar={**sidecar, "VolumeAxis": "layer", "Correction": FAMILY, **maps.sidecar})
-    _mean_maps(derivatives, maps, tests)
+    _mean_maps(derivatives, maps, tests, omitted)
     _effect_maps(derivatives, maps, tests, omitted)
 
 
@@ -193,7 +194,7 @@ def _read(derivatives: Derivatives, context: dict[str, str], paths: dict[str, Pa
     return _Maps(context, paths, space, scores, keys)
 
 
-def _mean_maps(derivatives: Derivatives, maps: _Maps, tests: Tests) -> None:
+def _mean_maps(derivatives: Derivatives, maps: _Maps, tests: Tests, omitted: list[str]) -> None:
     """Write mean, sem, t, p, family-wise p and false discovery rate; scores are Fisher-transformed in place."""
     n, layers, size = maps.scores.shape
     flat = maps.scores.reshape(n, layers * size)
@@ -206,8 +207,9 @@ def _mean_maps(derivatives: Derivatives, maps: _Maps, tests: Tests) -> None:
     found |= {"t": flips.t, "p": flips.p, "pfwe": flips.p_fwe}
     found["q"] = np.concatenate([fdr(one) for one in flips.p.reshape(layers, size)])
     sidecar = dict(maps.sidecar)
-    if tests.tfce:
-        found["tfce"], found["ptfce"] = _enhanced(maps, _edges(derivatives, maps), flips.t.reshape(layers, size), tests)
+    edges = _edges(derivatives, maps, omitted) if tests.tfce else None
+    if edges is not None:
+        found["tfce"], found["ptfce"] = _enhanced(maps, edges, flips.t.reshape(layers, size), tests)
         sidecar |= {
             "ClusterEnhancement": {"Extent": EXTENT, "Height": HEIGHT, "Step": STEP, "Neighbors": "voxels that share a "
                                    "face, vertices that share an edge", "Correction": "family-wise over all points of "
@@ -225,10 +227,13 @@ def _enhanced(maps: _Maps, edges: np.ndarray, t: np.ndarray, tests: Tests) -> tu
     started = time.process_time()
     enhanced = np.array([np.where(np.isnan(row), np.nan, tfce(row, edges)) for row in t])
     seconds = (time.process_time() - started) * len(flips)
-    logger.info(
-        "TFCE of the %s map of %s: %d layers x %d flips, about %.0f min of processor time",
-        maps.context["desc"], maps.context.get("model", "the network"), layers, len(flips), np.ceil(seconds / 60),
-    )  # fmt: skip
+    took = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+    sentence = (
+        f"cluster enhancement of the {maps.context['desc']} map of {maps.context.get('model', 'the network')}: "
+        f"{layers} layers x {len(flips)} flips take about {took} of processor time"
+    )
+    logger.info("%s", sentence)
+    tests.announce(sentence)
     tasks = [(layer, flips[some]) for layer in range(layers) for some in blocks(len(flips), _FLIPS)]
     found = tests.map(partial(_peaks, maps.scores, edges), tasks, label="TFCE")
     largest = np.reshape(
@@ -243,8 +248,11 @@ def _peaks(scores: np.ndarray, edges: np.ndarray, task: tuple[int, np.ndarray]) 
     return peaks(scores[:, layer], edges, flips)
 
 
-def _edges(derivatives: Derivatives, maps: _Maps) -> np.ndarray:
-    """Which points touch: on surfaces along the meshes that the responses were found on, or those of fsaverage5."""
+def _edges(derivatives: Derivatives, maps: _Maps, omitted: list[str]) -> np.ndarray | None:
+    """Which points touch, None where that is not known.
+
+    On surfaces along the meshes that the responses were found on, or those of fsaverage5.
+    """
     space, meshes = maps.space, maps.sidecar.get("Mesh")
     if isinstance(space, Surface | Cifti) and space.meshes is None:
         if meshes:
@@ -252,7 +260,11 @@ def _edges(derivatives: Derivatives, maps: _Maps) -> np.ndarray:
             space = replace(space, meshes=read_meshes((left, right)))
         elif isinstance(space, Surface) and space.nested and space.inside[0].size == FSAVERAGE5:
             space = replace(space, meshes=fsaverage5())
-    return space.edges()
+    try:
+        return space.edges()
+    except DataError as error:
+        omitted.append(f"The {maps.context['desc']} map was not enhanced: {error}.")
+        return None
 
 
 def _effect_maps(derivatives: Derivatives, maps: _Maps, tests: Tests, omitted: list[str]) -> None:

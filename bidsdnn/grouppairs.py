@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import read_json, read_table, sidecar_path
-from bidsdnn.grouptables import absent, by_context, content_of, enough, joined, sidecar_of
+from bidsdnn.bids.files import read_table
+from bidsdnn.grouptables import absent, by_context, content_of, enough, is_current, joined, sidecar_of
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flips_two_sided
 from bidsdnn.result import JOINT
@@ -68,8 +68,9 @@ def pair_tables(
         for network, found in networks.items():
             own += absent(derivatives, labels, found, f"encoding table of {network}")
         content = content_of(paths, permutations=permutations, seed=seed, pairs=1, omitted=own)
-        if path.exists() and read_json(sidecar_path(path)).get("ConfigurationHash") == content:
+        if is_current(path, content, omitted):
             continue
+        omitted += own
         sidecar = sidecar_of(derivatives, paths, permutations=permutations, content=content,
                              methods=summary(pair_tables), omitted=own)  # fmt: skip
         n = len(tables)

@@ -175,7 +175,7 @@ def _sidecar(derivatives: Derivatives, paths: Mapping[str, Path], *, permutation
         **keys,
         "BootstrapSamples": permutations,
         "Correction": "family-wise over the layers of all networks in a region by the largest t",
-        "References": [*keys["References"], "rsa", "rsa-toolbox", "rsa-inference", "holm"],
+        "References": [*keys["References"], "rsa", "rsa-toolbox", "rsa-inference", "holm", "prevalence"],
     }
 
 

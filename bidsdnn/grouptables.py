@@ -67,6 +67,15 @@ def absent(derivatives: Derivatives, labels: Sequence[str], there: Container[str
     ]  # fmt: skip
 
 
+def is_current(path: Path, content: str, omitted: list[str]) -> bool:
+    """Whether a group's table is there and was made of the same; if so, what it left out is said again."""
+    sidecar = read_json(sidecar_path(path)) if path.exists() else {}
+    if sidecar.get("ConfigurationHash") != content:
+        return False
+    omitted += sidecar.get("Omitted", [])
+    return True
+
+
 def content_of(paths: Mapping[str, Path], **more: Any) -> str:
     """Hash of participants' files and of what else a product depends on."""
     return digest({"inputs": {label: file_sha256(path) for label, path in paths.items()}, **more})

@@ -326,6 +326,7 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
             seed=seed_for(config.random_seed, "group"),
             map=study.map,
             tfce=config.tfce,
+            announce=study.announce,
             people=read_people(study.dataset.root, labels, config.covariate, config.group_column),
         )
         similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)

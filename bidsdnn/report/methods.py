@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from bidsdnn.report.population import POPULATION
 from bidsdnn.report.reference import Reference
 
 
@@ -281,13 +282,6 @@ _TABLE = (
               ("Nastase, Samuel A.", "Gazzola, Valeria", "Hasson, Uri", "Keysers, Christian"), 2019,
               "Measuring shared responses across subjects using intersubject correlation",
               "Social Cognitive and Affective Neuroscience", "14(6), 667-685", "10.1093/scan/nsz037"),
-    Reference("sign-flip", "article", ("Nichols, Thomas E.", "Holmes, Andrew P."), 2002,
-              "Nonparametric permutation tests for functional neuroimaging: a primer with examples",
-              "Human Brain Mapping", "15(1), 1-25", "10.1002/hbm.1058"),
-    Reference("fdr", "article", ("Benjamini, Yoav", "Hochberg, Yosef"), 1995,
-              "Controlling the false discovery rate: a practical and powerful approach to multiple testing",
-              "Journal of the Royal Statistical Society: Series B", "57(1), 289-300",
-              "10.1111/j.2517-6161.1995.tb02031.x"),
     Reference("layer-assignment", "article", ("Güçlü, Umut", "van Gerven, Marcel A. J."), 2015,
               "Deep neural networks reveal a gradient in the complexity of neural representations across the ventral "
               "stream", "Journal of Neuroscience", "35(27), 10005-10014", "10.1523/JNEUROSCI.5023-14.2015"),
@@ -386,4 +380,4 @@ _FAMILIES = {
     "vit_": "vit", "convnext": "convnext",
 }  # fmt: skip
 
-REFERENCES: dict[str, Reference] = {reference.key: reference for reference in _TABLE}
+REFERENCES: dict[str, Reference] = {reference.key: reference for reference in (*_TABLE, *POPULATION)}
