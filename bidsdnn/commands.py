@@ -27,6 +27,10 @@ def demo(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--stimuli", type=int, default=48, help="default: 48")
     p.add_argument("--spaces", nargs="+", default=["volume"], help="of volume, surface, cifti; default: volume")
     p.add_argument("--seed", type=int, default=0, help="default: 0")
+    p.add_argument(
+        "--alike", type=float, default=0.0, metavar="SHARE",
+        help="of a voxel's responses, of 0 to 1, that all participants have in common (default: 0)",
+    )  # fmt: skip
     a = p.parse_args(argv)
 
     def write() -> int:
@@ -34,8 +38,9 @@ def demo(argv: Sequence[str] | None = None) -> int:
         from bidsdnn.demo import write_demo
 
         path = write_demo(
-            a.folder, participants=a.participants, stimuli=a.stimuli, spaces=tuple(a.spaces), seed=a.seed, progress=True
-        )
+            a.folder, participants=a.participants, stimuli=a.stimuli, spaces=tuple(a.spaces), seed=a.seed,
+            alike=a.alike, progress=True,
+        )  # fmt: skip
         print(path)
         return 0
 

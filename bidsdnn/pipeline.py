@@ -331,10 +331,13 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         )
         similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)
         similarities.average(study.derivatives, labels)
-        group_models(study, labels)
+        models = attempt(partial(group_models, study, labels), "--group-model")
+        if models.error is not None:
+            logger.error("%s: %s", models.name, describe(models.error))
+            study.journal.failed(models)
     report = reports.group_page(study.derivatives, study.shown)
     study.announce(f"group: {report}")
-    return [Outcome("group", value=report)]
+    return [Outcome("group", value=report), *([models] if models.error is not None else [])]
 
 
 LEVELS: dict[str, Callable[[Study, Sequence[Outcome]], list[Outcome]]] = {

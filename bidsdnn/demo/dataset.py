@@ -47,6 +47,7 @@ def write_demo(
     seed: int = 0,
     voxel_size: float = 6.0,
     noise: float = 1.0,
+    alike: float = 0.0,
     progress: bool = False,
 ) -> Path:
     """Write the demo dataset.
@@ -67,6 +68,8 @@ def write_demo(
         Of the BOLD images, in millimetres, 3 to 10.
     noise : float
         Multiplies all that is not response to a picture; at 1, scores of single voxels are like those of real data.
+    alike : float
+        Share of the variance of a voxel's responses that it has in common with the same voxel of every participant.
     progress : bool
         Show a bar on stderr.
 
@@ -82,7 +85,7 @@ def write_demo(
     OutputError
         If the folder holds something, or cannot be written.
     """
-    _check(participants, stimuli, runs, spaces, seed, voxel_size, noise)
+    _check(participants, stimuli, runs, spaces, seed, voxel_size, noise, alike)
     place = Path(folder).resolve()
     try:
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -92,7 +95,9 @@ def write_demo(
         with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as beside:
             root = Path(beside) / place.name
             root.mkdir()
-            _Demo.plan(root, stimuli, seed, voxel_size, noise, spaces).write(participants, runs, progress=progress)
+            _Demo.plan(root, stimuli, seed, voxel_size, noise, alike, spaces).write(
+                participants, runs, progress=progress
+            )
             root.replace(place)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); give another folder") from error
@@ -100,14 +105,16 @@ def write_demo(
 
 
 def _check(
-    participants: int, stimuli: int, runs: int, spaces: Sequence[str], seed: int, voxel_size: float, noise: float
-) -> None:
+    participants: int, stimuli: int, runs: int, spaces: Sequence[str], seed: int, voxel_size: float, noise: float,
+    alike: float,
+) -> None:  # fmt: skip
     unknown = [space for space in spaces if space not in SPACES]
     if unknown or not spaces:
         raise ConfigError(f"spaces {', '.join(unknown) or 'none'}: the demo has {', '.join(SPACES)}; choose of these")
     limits = {
         "participants": (participants, 1, 99), "stimuli": (stimuli, 12, 960), "runs": (runs, 1, 99),
         "seed": (seed, 0, 2**32 - 1), "voxel_size": (voxel_size, 3, 10), "noise": (noise, 0, 100),
+        "alike": (alike, 0, 1),
     }  # fmt: skip
     for name, (value, least, most) in limits.items():
         if not least <= value <= most:
@@ -148,6 +155,7 @@ class _Demo:
     root: Path
     seed: int
     noise: float
+    alike: float
     pictures: pd.DataFrame
     network: str
     activations: dict[str, np.ndarray]
@@ -158,7 +166,9 @@ class _Demo:
     sheets: Sheets | None
 
     @classmethod
-    def plan(cls, root: Path, stimuli: int, seed: int, voxel_size: float, noise: float, spaces: Sequence[str]) -> _Demo:
+    def plan(
+        cls, root: Path, stimuli: int, seed: int, voxel_size: float, noise: float, alike: float, spaces: Sequence[str]
+    ) -> _Demo:
         pictures = plan_pictures(stimuli, np.random.default_rng([seed, zlib.crc32(b"pictures")]))
         network, activations = planted_activations(pictures, seed)
         template = Template.load()
@@ -168,7 +178,7 @@ class _Demo:
         surface, cifti = "surface" in spaces, "cifti" in spaces
         sheets = Sheets(root, grid, lay_out(grid, brain, labels), surface, cifti) if surface or cifti else None
         return cls(
-            root, seed, noise, pictures, network, activations, template, grid, labels, "volume" in spaces, sheets
+            root, seed, noise, alike, pictures, network, activations, template, grid, labels, "volume" in spaces, sheets
         )
 
     def rng(self, *names: object) -> np.random.Generator:
@@ -187,7 +197,8 @@ class _Demo:
         }
         truth = {
             "network": self.network, "weights": "none", "seed": self.seed, "regions": regions,
-            "noise": self.noise, "mean_response_percent": MEAN_RESPONSE, "picture_response_percent": PICTURE_RESPONSE,
+            "noise": self.noise, "alike": self.alike, "mean_response_percent": MEAN_RESPONSE,
+            "picture_response_percent": PICTURE_RESPONSE,
             "hrf": {label: vars(hrf) for label, hrf in hrfs.items()},
         }  # fmt: skip
         files.write_planted(self.root, self.grid, self.labels, list(REGIONS), truth, self.pictures)
@@ -217,9 +228,13 @@ class _Demo:
             layer, where = LAYERS[name], self.labels == index
             if layer is not None and where.any():
                 driven |= where
-                volume[:, where] = read_out(
-                    self.activations[layer], self.grid.places[where], self.rng(label, "weights", name)
-                )
+                layer_responses, places = self.activations[layer], self.grid.places[where]
+                own = read_out(layer_responses, places, self.rng(label, "weights", name))
+                if self.alike:
+                    common = read_out(layer_responses, places, self.rng("weights", name))
+                    mixed = np.sqrt(self.alike) * common + np.sqrt(1 - self.alike) * own
+                    own = mixed / mixed.std(axis=0)
+                volume[:, where] = own
         return driven, MEAN_RESPONSE + PICTURE_RESPONSE * volume[:, driven]
 
     def write_run(self, label: str, run: int, head: Head, hrf: Hrf, driven: np.ndarray, responses: np.ndarray) -> None:

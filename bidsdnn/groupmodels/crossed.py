@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bidsdnn.analysed import activations_of
 from bidsdnn.analyses import NEEDS_NETWORK
 from bidsdnn.bids.files import digest
+from bidsdnn.decoding.models import DEFAULTS
 from bidsdnn.encoding.models import source_of
 from bidsdnn.errors import BidsdnnError
 from bidsdnn.groupmodels.crossed_decoding import crossed_decoding
 from bidsdnn.groupmodels.crossed_encoding import encoding_result
+from bidsdnn.groupmodels.crossed_rsa import crossed_rsa
 from bidsdnn.groupmodels.people import Shared
 from bidsdnn.groupmodels.products import SUFFIX, GroupDerivatives, about, renamed
 from bidsdnn.journal import software
@@ -25,9 +28,13 @@ from bidsdnn.study import Study
 logger = logging.getLogger(__name__)
 
 MODEL = "cross-participant"
+CEILING = (
+    "mean over participants of the square root of the reliability of the averaged responses of the one left out; "
+    f"pearsonr_normalized where that is at least {LOWEST_CEILING}"
+)
 
 Crossed = Callable[[Study, Shared, "Patterns | None", Mapping[str, Any], int], Result]
-CROSSED: dict[str, Crossed] = {"encoding": encoding_result, "decoding": crossed_decoding}
+CROSSED: dict[str, Crossed] = {"encoding": encoding_result, "decoding": crossed_decoding, "rsa": crossed_rsa}
 """Analyses that have a form in which one participant is predicted from others."""
 
 
@@ -75,30 +82,29 @@ def crossed(
 
 def _content(study: Study, name: str, shared: Shared, made: str, more: Mapping[str, Any], seed: int) -> str:
     config = study.config
-    chosen = [config.encoder, config.region_encoder or "", config.decoder or ""]
-    tables = {key: {one: table.to_csv() for one, table in more[key].items()} for key in ("targets",)}
+    models = {
+        "encoding": [config.region_encoder or config.encoder],
+        "decoding": [config.decoder] if config.decoder else list(DEFAULTS.values()),
+    }
+    own: dict[str, Any] = {
+        "encoding": {"cv": config.cv, "parts": None if more["parts"] is None else more["parts"].to_csv()},
+        "rsa": {"metric": config.rdm_metric, "comparisons": config.rdm_comparison},
+    }
+    own["decoding"] = {
+        **own["encoding"], "targets": {key: table.to_csv() for key, table in more["targets"].items()},
+        "decoder": config.decoder,
+    }  # fmt: skip
     return digest({
-        "tables": [shared.content, made], "analysis": [MODEL, name], "seed": seed, "cv": config.cv,
-        "permutations": config.permutations, "targets": tables, "chosen": chosen,
-        "parts": None if more["parts"] is None else more["parts"].to_csv(),
-        "parameters": {key: config.parameters.get(key) for key in (name, *chosen, "logistic", "ridge")},
-        "sources": [source_of(one) for one in chosen],
+        "tables": [shared.content, made], "analysis": [MODEL, name], "seed": seed, "permutations": config.permutations,
+        **own[name], "models": models.get(name, []), "sources": [source_of(one) for one in models.get(name, [])],
+        "parameters": {key: config.parameters.get(key) for key in (name, *models.get(name, []))},
     })  # fmt: skip
 
 
 def _finished(study: Study, result: Result, shared: Shared, x: Patterns | None, omitted: list[str]) -> Result:
-    keys = about(
-        shared, MODEL, "", "square root of the reliability of the averaged responses of each participant left "
-        f"out, mean; pearsonr_normalized where that is at least {LOWEST_CEILING}", omitted,
-    )  # fmt: skip
+    keys = about(shared, MODEL, "", CEILING if result.analysis == "encoding" else "", omitted)
     del keys["GroupMethods"]
     networks = dict.fromkeys(group.network for group in (x.groups if x else ()))
-    sidecar = {
-        **result.sidecar, **keys, **activations_of(study.derivatives, networks, pca=None), "Software": software(),
-        "Sources": shared.sources,
-    }  # fmt: skip
-    return renamed(_with(result, sidecar), MODEL, maps=shared.space is not None)
-
-
-def _with(result: Result, sidecar: dict[str, Any]) -> Result:
-    return Result(result.analysis, maps=result.maps, tables=result.tables, sidecar=sidecar)
+    made = activations_of(study.derivatives, networks, pca=study.config.pca)
+    sidecar = {**result.sidecar, **keys, **made, "Software": software(), "Sources": shared.sources}
+    return renamed(replace(result, sidecar=sidecar), MODEL, maps=shared.space is not None)

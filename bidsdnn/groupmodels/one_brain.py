@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from bidsdnn.groupmodels.people import Shared
 from bidsdnn.groupmodels.products import SUFFIX, GroupDerivatives, about, renamed
 from bidsdnn.journal import software
 from bidsdnn.lookup import summary
-from bidsdnn.methods.across_people import reliability_of_mean
+from bidsdnn.methods.across_people import alpha, reliability_of_mean
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.result import Result
 from bidsdnn.study import Study
@@ -40,8 +41,9 @@ def averaged(shared: Shared) -> Brain:
     """Responses were averaged over participants, stimulus by stimulus, and analysed as those of one brain.
 
     The responses are those that each participant was analysed with, z-scored within runs, so that each has a like say.
-    Reliability is Cronbach's alpha, with people in place of repeats, and its square root the ceiling: what is peculiar
-    to one person counts as noise, so that a model of it may exceed the ceiling.
+    The noise of the mean follows from the reliability of each participant's responses over repeats; where that is not
+    known, reliability is Cronbach's alpha, with people in place of repeats, so that what is peculiar to one person
+    counts as noise, and a model of it may exceed the ceiling.
 
     Parameters
     ----------
@@ -51,15 +53,22 @@ def averaged(shared: Shared) -> Brain:
     -------
     Brain
     """
-    total, variances = 0.0, 0.0
+    total: Any = 0.0
+    variances: Any = 0.0
+    noise: Any = 0.0
     for person in shared.people:
-        values, _ = shared.table(person)
+        values, reliable = shared.table(person)
+        variance = values.var(axis=0, dtype=np.float64)
         total = total + values.astype(np.float64)
-        variances = variances + values.var(axis=0, dtype=np.float64)
-    mean = np.asarray(total) / len(shared.people)
-    reliable = reliability_of_mean(variances, mean.var(axis=0), len(shared.people))
-    said = "square root of Cronbach's alpha over participants, the reliability of their mean"
-    return _brain(shared, mean.astype(np.float32), shared.space), shared.regions, _ceiling(reliable), said
+        variances, noise = variances + variance, noise + variance * (1 - np.clip(reliable, 0, 1))
+    people = len(shared.people)
+    mean = np.asarray(total) / people
+    y, spread = _brain(shared, mean.astype(np.float32), shared.space), mean.var(axis=0)
+    if np.isfinite(noise).any():
+        said = "square root of the reliability of the mean over participants, by that of each one's responses"
+        return y, shared.regions, _ceiling(reliability_of_mean(noise, spread, people)), said
+    said = "square root of Cronbach's alpha over participants, by which all that differs between them is noise"
+    return y, shared.regions, _ceiling(alpha(variances, spread, people)), said
 
 
 def stacked(shared: Shared) -> Brain:
@@ -146,11 +155,21 @@ def one_brain(
         keys = about(shared, model, f"{summary(MAKERS[model])} {INFERENCE}", of_ceiling, omitted)
         to = Destination(
             f"group {model}", f"group, {model}", GroupDerivatives(out.root, out.links), shared.entities, shared.sources,
-            {}, lambda result, keys=keys: _finished(result, model, keys, maps=brain.space is not None), SUFFIX[model],
+            {}, partial(_finished, model=model, keys=keys, maps=brain.space is not None), SUFFIX[model],
         )  # fmt: skip
         try:
+            # A layer is of no participant: labels are told from brains here.
+            layers = None if name == "decoding" else x
             analyse(
-                study, name, x, brain, regions, ceiling=ceiling, content=_content(shared, model, made), to=to, more=more
+                study,
+                name,
+                layers,
+                brain,
+                regions,
+                ceiling=ceiling,
+                content=_content(shared, model, made),
+                to=to,
+                more=more,
             )
             found += 1
         except BidsdnnError as error:
@@ -174,9 +193,10 @@ def _unfit(study: Study, name: str, brain: Patterns, x: Patterns | None, model: 
     return ""
 
 
-def _finished(result: Result, model: str, keys: Mapping[str, Any], *, maps: bool) -> Result:
+def _finished(result: Result, *, model: str, keys: Mapping[str, Any], maps: bool) -> Result:
     methods = f"{keys['GroupMethods']} {result.sidecar.get('Methods', '')}".strip()
     more = {key: value for key, value in keys.items() if key != "GroupMethods"}
-    references = [*result.sidecar.get("References", []), *(["cronbach"] if model == "averaged" else [])]
+    cronbach = ["cronbach"] if "Cronbach" in keys.get("Ceiling", "") else []
+    references = [*result.sidecar.get("References", []), *cronbach]
     sidecar = {**result.sidecar, **more, "Methods": methods, "References": references, "Software": software()}
     return renamed(replace(result, sidecar=sidecar), model, maps=maps)

@@ -86,6 +86,6 @@ def about(shared: Shared, model: str, said: str, ceiling: str, omitted: list[str
         "NumberOfParticipants": len(shared.labels),
         "NumberOfStimuli": len(shared.ids),
         "Columns": "points in the masks of all" if shared.space is not None else "means over regions",
-        "Ceiling": ceiling,
+        **({"Ceiling": ceiling} if ceiling else {}),
         "Omitted": [*shared.omitted, *omitted],
     }

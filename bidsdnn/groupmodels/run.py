@@ -69,7 +69,7 @@ def group_models(study: Study, labels: Sequence[str]) -> list[str]:
         logger.warning("%s", sentence)
     if not found:
         why = said[0] if said else f"{study.derivatives.root} holds no responses; run the participant level first"
-        raise MissingInputError(f"--group-model: nothing could be fitted; {why}")
+        raise MissingInputError(f"nothing could be fitted: {why}")
     return said
 
 

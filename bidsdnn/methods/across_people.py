@@ -30,12 +30,12 @@ _ENTRIES = 4_000_000
 """Predictions, or entries of relabelled operators, held at a time."""
 
 
-def reliability_of_mean(variances: ArrayLike, of_mean: ArrayLike, n_people: int) -> Float:
-    """Reliability of the mean over people is Cronbach's alpha, the mean of all split-half reliabilities over people.
+def alpha(variances: ArrayLike, of_mean: ArrayLike, n_people: int) -> Float:
+    """Cronbach's alpha over people: the reliability of their mean, all that differs between people being noise.
 
     With s the variances over stimuli of P people's responses and m that of their mean,
-    P / (P - 1) (1 - sum(s) / (P^2 m)); where people are alike that is Spearman and Brown's formula for P people.
-    Cronbach (1951), Psychometrika 16, 297-334.
+    P / (P - 1) (1 - sum(s) / (P^2 m)), the mean of all split-half reliabilities over people; where people are alike
+    that is Spearman and Brown's formula for P people. Cronbach (1951), Psychometrika 16, 297-334.
 
     Parameters
     ----------
@@ -50,9 +50,30 @@ def reliability_of_mean(variances: ArrayLike, of_mean: ArrayLike, n_people: int)
     array, shape (V,)
         1 or less; NaN where nothing varies.
     """
-    summed, of_sum = np.asarray(variances, dtype=np.float64), n_people**2 * np.asarray(of_mean, dtype=np.float64)
-    share = np.divide(summed, of_sum, out=np.full_like(of_sum, np.nan), where=of_sum > 0)
-    return np.asarray(n_people / (n_people - 1) * (1 - share))
+    return n_people / (n_people - 1) * reliability_of_mean(variances, of_mean, n_people)
+
+
+def reliability_of_mean(noise: ArrayLike, of_mean: ArrayLike, n_people: int) -> Float:
+    """Reliability of a mean over people is the share of its variance that is not the noise of their measurements.
+
+    The noise of one person's averaged responses is (1 - reliability) times their variance over stimuli, and that of
+    the mean over P people is the sum of theirs over P^2.
+
+    Parameters
+    ----------
+    noise : array-like, shape (V,)
+        Sum over people of the noise variance of each one's responses.
+    of_mean : array-like, shape (V,)
+        Variance over stimuli of the mean over people.
+    n_people : int
+
+    Returns
+    -------
+    array, shape (V,)
+        1 or less; NaN where nothing varies.
+    """
+    summed, of_sum = np.asarray(noise, dtype=np.float64), n_people**2 * np.asarray(of_mean, dtype=np.float64)
+    return 1 - np.divide(summed, of_sum, out=np.full_like(of_sum, np.nan), where=of_sum > 0)
 
 
 def crossed_pearsonr(

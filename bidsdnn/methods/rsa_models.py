@@ -28,8 +28,9 @@ _HELD_OUT_STIMULI = 3
 
 
 def weighted(
-    models: ArrayLike, brain: ArrayLike, *, folds: Sequence[Split], comparison: str = "pearson"
-) -> tuple[Float, Float]:
+    models: ArrayLike, brain: ArrayLike, *, folds: Sequence[Split], comparison: str = "pearson",
+    judge: ArrayLike | None = None,
+) -> tuple[Float, Float]:  # fmt: skip
     """A non-negative weighted sum of model RDMs was fitted to some stimuli and compared for others.
 
     Weights are those of least squares (Khaligh-Razavi & Kriegeskorte, 2014, PLoS Computational Biology 10,
@@ -45,6 +46,8 @@ def weighted(
         Index arrays of stimuli, from `predict.kfold`.
     comparison : str
         A row of `SIMILARITIES`, for the held-out pairs.
+    judge : array-like, shape (pairs,), optional
+        Of another brain, whose held-out pairs are compared with in place of this one's.
 
     Returns
     -------
@@ -65,6 +68,9 @@ def weighted(
     table, target = checked(models, "models"), checked(np.asarray(brain)[None], "brain")[0]
     if table.shape[1] != len(target):
         raise ValueError(f"models, brain: expected as many pairs, got {table.shape[1]} and {len(target)}")
+    measured = target if judge is None else checked(np.asarray(judge)[None], "judge")[0]
+    if measured.shape != target.shape:
+        raise ValueError(f"brain, judge: expected as many pairs, got {len(target)} and {len(measured)}")
     n = n_stimuli(len(target))
     first, second = np.triu_indices(n, 1)
     weights, similarity = np.zeros((len(folds), len(table))), np.full(len(folds), np.nan)
@@ -72,7 +78,7 @@ def weighted(
         member = _members(train, test, n)
         fitted, held_out = (part[first] & part[second] for part in member)
         weights[number] = _fit(table[:, fitted], target[fitted], centred=comparison not in FROM_ZERO)
-        similarity[number] = similar(weights[number] @ table[:, held_out], target[held_out])
+        similarity[number] = similar(weights[number] @ table[:, held_out], measured[held_out])
     return weights, similarity
 
 
@@ -116,7 +122,7 @@ def weighted_permutation(
     first = [weighted(table, target, folds=folds, comparison=comparison) for target in targets]
     observed = fisher_mean(np.nan_to_num(np.array([similarity for _, similarity in first])), axis=1)
     n = n_stimuli(table.shape[1])
-    parts = [_Part(table, train, test, n, comparison) for train, test in folds]
+    parts = [Part(table, train, test, n, comparison) for train, test in folds]
     null = np.empty((permutations, len(targets)))
     squares = [condensed_to_square(target).ravel() for target in targets]
     for some, places in relabellings(n, permutations, seed=seed):
@@ -128,7 +134,7 @@ def weighted_permutation(
     return observed, pvalue(observed, null), weights
 
 
-class _Part:
+class Part:
     """One fold of a weighted fit: the models' side, decomposed once for all relabellings."""
 
     def __init__(self, table: Float, train: ArrayLike, test: ArrayLike, n: int, comparison: str) -> None:
@@ -145,15 +151,15 @@ class _Part:
         # Least squares on the pairs is least squares on their triangle, as many rows as models.
         self.basis, self.triangle = np.linalg.qr((rows[usable] / size[usable, None]).T)
 
-    def similarity(self, brains: Float) -> Float:
-        """Held-out similarity of each brain RDM (count, pairs); NaN where no model has a weight."""
+    def similarity(self, brains: Float, judges: Float | None = None) -> Float:
+        """Held-out similarity of each brain RDM (count, pairs), or of another's; NaN where no model has a weight."""
         if not self.triangle.size:
             return np.full(len(brains), np.nan)
         target = brains[:, self.fitted]
         if self.centred:
             target = target - target.mean(axis=1, keepdims=True)
         weights = np.array([nnls(self.triangle, one)[0] for one in target @ self.basis])
-        predicted, held = weights @ self.held_models, brains[:, self.held_out]
+        predicted, held = weights @ self.held_models, (brains if judges is None else judges)[:, self.held_out]
         if self.comparison in SIDES:
             still, moved = SIDES[self.comparison](predicted)[0], SIDES[self.comparison](held)[1]
             return np.asarray(np.clip(np.einsum("ij,ij->i", still, moved), -1, 1))
