@@ -168,8 +168,8 @@ def check_probes(config: Config) -> None:
         )
     if level == "dnn" and brains:
         raise ConfigError(f"--unit {brains[0]}: a region is a participant's; run it at the participant level")
-    if level == "participant" and brains:
-        raise ConfigError(f"--unit {brains[0]}: no encoder can be made a layer yet; give units of a network")
+    if level == "participant" and brains and not config.networks:
+        raise ConfigError(f"--unit {brains[0]}: an encoder is put onto its network; name that with --network")
     if level == "dnn" and probes and not config.networks:
         raise ConfigError(f"--analysis {probes[0]}: looks into a network; name one with --network")
     alone = [name for name in probes if name not in ON_BRAINS]

@@ -99,6 +99,7 @@ def probe(
     units: Sequence[Unit],
     entities: Mapping[str, str],
     content: str = "",
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Run one probe of one network and write its result, unless the same result is there.
 
@@ -118,6 +119,8 @@ def probe(
         Of the products: ``datatype="stimuli"``, or the participant's ``sub``, ``task``, ``space``.
     content : str
         Hash of what the network depends on beyond its own, as the responses that an encoder was fitted to.
+    about : mapping, optional
+        Keys of the sidecar that say of what the network was made; its ``Methods`` come before the probe's.
     """
     config, out = study.config, study.derivatives
     function = resolve(name, PROBES)
@@ -155,14 +158,19 @@ def probe(
         raise DataError(f"{name} of {network.label}: {error}") from error
     if result.analysis != stem:
         raise ValueError(f"{name}: expected Result({stem!r}), got {result.analysis!r}")
-    about = {
-        "Analysis": name, "Network": network.label, "Weights": network.weights,
+    made = dict(about or {})
+    said = {
+        **made, "Analysis": name, "Network": network.label, "Weights": network.weights,
         "WeightsSHA256": network.weights_sha256, "Preprocessing": network.preprocessing,
         "Units": [str(unit) for unit in taken.get("units", ())], "Layers": list(taken.get("layers", ())),
         "Parameters": own, "NumberOfStimuli": len(stimuli),
     }  # fmt: skip
     cited = ["pytorch", "torchvision", *filter(None, [network_reference(network.name)])]
-    sidecar = {**about, **result.sidecar, "References": [*cited, *result.sidecar.get("References", ())]}
+    sidecar = {
+        **said, **result.sidecar,
+        "Methods": f"{made.get('Methods', '')} {result.sidecar.get('Methods', '')}".strip(),
+        "References": [*cited, *made.get("References", ()), *result.sidecar.get("References", ())],
+    }  # fmt: skip
     save_probe(out, replace(result, sidecar=sidecar), hashed, **entities)
 
 

@@ -28,6 +28,7 @@ from bidsdnn.bids.events import read_id_map
 from bidsdnn.bids.files import digest
 from bidsdnn.bids.people import read_people
 from bidsdnn.bids.stimulus_index import StimulusIndex
+from bidsdnn.brainlayer import probe_brain
 from bidsdnn.checking import check_configuration, is_probe
 from bidsdnn.config import Config
 from bidsdnn.encoding.memory import in_file
@@ -301,6 +302,7 @@ def _related(
                 to=to,
                 more=more,
             )
+    probe_brain(study, one, [name for name in config.analysis if is_probe(config, name)], entities)
 
 
 def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:

@@ -119,7 +119,7 @@ def predicted(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     there = group_labels(study.config, study.dataset, study.derivatives)
     found = {
         label: {
-            network.label: attempt(partial(_stored, study.derivatives, label, network), f"sub-{label}")
+            network.label: attempt(partial(stored_encodings, study.derivatives, label, network), f"sub-{label}")
             for network, _ in study.networks
         }
         for label in there
@@ -144,8 +144,10 @@ def predicted(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     return outcomes
 
 
-def _stored(derivatives: Derivatives, label: str, network: Network) -> list[Encoded]:
-    """Find a participant's encoding from a network, in every space that has one."""
+def stored_encodings(
+    derivatives: Derivatives, label: str, network: Network, *, components: bool = False
+) -> list[Encoded]:
+    """Find a participant's encoding from a network, in every space that has one; of components where they may be."""
     folder = derivatives.root / f"sub-{label}" / "func"
     maps = sorted(folder.glob("*_stat-pearsonr_desc-encoding_statmap.*"))
     maps = [path for path in maps if path.suffix != ".json" and names.entities_of(path).get("hemi") != "R"]
@@ -166,7 +168,7 @@ def _stored(derivatives: Derivatives, label: str, network: Network) -> list[Enco
         made = sidecar.get("Activations", {}).get(network.label)
         if not made or "EncoderFit" not in sidecar:
             raise DataError(f"{path}: an older version made it, and does not say how; run --analysis encoding again")
-        if "PCA" in made:
+        if "PCA" in made and not components:
             raise DataError(f"{path}: made from components of all stimuli (--pca); run --analysis encoding without it")
         found.append(Encoded(path, entities, intersection([mask]), sidecar))
     return found
@@ -334,6 +336,28 @@ def from_weights(path: Path, fresh: Group, known: Patterns, columns: np.ndarray)
     return np.asarray(products @ alpha + intercept)
 
 
+def encoder_of(sidecar: Mapping[str, Any], n_voxels: int, *, regions: Regions, device: str) -> Any:
+    """Make the encoder of an encoding's sidecar again, ready to be fitted to all stimuli.
+
+    Raises
+    ------
+    DataError
+        If it fits a region's voxels together, and the regions are others.
+    """
+    fit = sidecar["EncoderFit"]
+    together = fitted_together(regions, n_voxels)
+    model = build_encoder(
+        sidecar["Encoder"], fit["Parameters"],
+        n_splits=fit["InnerFolds"], seed=fit["Seed"], device=device, shuffle=fit["Shuffle"], together=together,
+    )  # fmt: skip
+    if hasattr(model, "among") and fit["Regions"] != {atlas: list(table) for atlas, table in regions.items()}:
+        raise DataError(
+            f"{sidecar['Encoder']} fits a region's voxels together: give the --atlas of the encoding, with regions "
+            f"{fit['Regions']}"
+        )
+    return model
+
+
 def refitted(
     sidecar: Mapping[str, Any],
     fresh: Group,
@@ -345,17 +369,7 @@ def refitted(
     device: str,
 ) -> np.ndarray:
     """Fit the encoder to all stimuli that were shown, and predict some voxels."""
-    fit = sidecar["EncoderFit"]
-    together = fitted_together(regions, len(columns))
-    model = build_encoder(
-        sidecar["Encoder"], fit["Parameters"],
-        n_splits=fit["InnerFolds"], seed=fit["Seed"], device=device, shuffle=fit["Shuffle"], together=together,
-    )  # fmt: skip
-    if hasattr(model, "among") and fit["Regions"] != {atlas: list(table) for atlas, table in regions.items()}:
-        raise DataError(
-            f"{sidecar['Encoder']} fits a region's voxels together: give the --atlas of the encoding, with regions "
-            f"{fit['Regions']}"
-        )
+    model = encoder_of(sidecar, len(columns), regions=regions, device=device)
     (group,) = known.select(lambda one: one.name == fresh.name).match(y).groups
     features, rows = features_of(model, group), fresh.values
     # Some models fit all voxels together: they get those of all layers.

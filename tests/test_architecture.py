@@ -18,6 +18,8 @@ ROWS = [
     {"cli"},
     {"arguments"},
     {"pipeline", "demo", "listing", "loading"},
+    {"brainlayer"},
+    {"readouts"},
     {"predicted", "groupmodels"},
     {"published", "measured", "analysed", "inside"},
     {"study", "checking"},

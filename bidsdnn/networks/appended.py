@@ -118,19 +118,20 @@ class Appended(nn.Module):
         # A layer that was exchanged since, as surgery does, is exchanged in the base.
         base._modules.update({key: part for key, part in self._modules.items() if key != self.name})
         brain: _Columns = self._modules[self.name]  # type: ignore[assignment]
+        layers = brain.layers
         seen: dict[str, Tensor] = {}
         calls: dict[str, int] = {}
-        keep = partial(_keep, seen, calls, [readout.layer for readout in brain], threading.get_ident())
+        keep = partial(_keep, seen, calls, layers, threading.get_ident())
         handles = [
             base.get_submodule(layer).register_forward_hook(partial(keep, layer))
-            for layer in dict.fromkeys(readout.layer.partition("#")[0] for readout in brain)
+            for layer in dict.fromkeys(layer.partition("#")[0] for layer in layers)
         ]
         try:
             base(batch)
         finally:
             for handle in handles:
                 handle.remove()
-        missing = [readout.layer for readout in brain if readout.layer not in seen]
+        missing = [layer for layer in layers if layer not in seen]
         if missing:
             raise ConfigError(f"layer {missing[0]} is never reached by a forward pass of the network; leave it out")
         predicted: Tensor = brain(seen)
@@ -140,8 +141,13 @@ class Appended(nn.Module):
 class _Columns(nn.ModuleList):
     """Read-outs side by side: one layer, whose channels are voxels or regions."""
 
+    @property
+    def layers(self) -> list[str]:
+        """What each reads."""
+        return [readout.layer for readout in self if isinstance(readout, Readout)]
+
     def forward(self, seen: dict[str, Tensor]) -> Tensor:
-        return torch.cat([readout(seen[readout.layer]) for readout in self], dim=1)  # type: ignore[index]
+        return torch.cat([readout(seen[layer]) for layer, readout in zip(self.layers, self, strict=True)], dim=1)
 
 
 def _keep(

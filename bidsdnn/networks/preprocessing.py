@@ -43,7 +43,14 @@ def blank(modality: str) -> Any:
         return np.full((50, 256, 256, 3), 128, dtype=np.uint8), 25.0
     if modality == "audio":
         return np.zeros(32_000, dtype=np.float32), 16_000
-    return Image.new("RGB", (256, 256), (127, 127, 127))
+    return halves((127, 127, 127), (127, 127, 127))
+
+
+def halves(left: tuple[int, int, int], right: tuple[int, int, int]) -> Image.Image:
+    """Make a picture of two colours, red, green and blue from 0 to 255, side by side."""
+    picture = Image.new("RGB", (256, 256), left)
+    picture.paste(right, (128, 0, 256, 256))
+    return picture
 
 
 def described(shorter: int, size: int, mean: Iterable[float], std: Iterable[float], way: str) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +60,7 @@ def drive(
         If a layer is not there or not reached, or its output is no table of stimuli.
     """
     layers = list(dict.fromkeys(unit.layer for unit in units))
-    with _outputs(module, layers, before=silent) as seen:
+    with outputs(module, layers, before=silent) as seen:
         module(batch)
     axes = {} if axes is None else axes
     columns = []
@@ -79,6 +80,59 @@ def drive(
             column = torch.where(column > 0, column, read(before, unit, axis=axes[unit.layer], over="max"))
         columns.append(column)
     return torch.stack(columns, 1)
+
+
+def own_drive(
+    module: nn.Module, batch: Tensor, units: Sequence[Unit], *, silent: bool = True
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor | None]]]:
+    """Run a batch and return what each one's own unit gives, with the graph; by one gathering a layer.
+
+    Parameters
+    ----------
+    module : nn.Module
+    batch : Tensor, shape (n, ...)
+    units : sequence of Unit, length n
+        As `drive` takes them, one for each of the batch.
+    silent : bool
+        As of `drive`.
+
+    Returns
+    -------
+    given : Tensor, shape (n,)
+    seen : dict of str to (Tensor, Tensor or None)
+        What layers gave, and gave before their rectification.
+    """
+    layers = list(dict.fromkeys(unit.layer for unit in units))
+    with outputs(module, layers, before=silent) as seen:
+        module(batch)
+    given = batch.new_zeros(len(batch))
+    for layer in layers:
+        if layer not in seen:
+            raise ConfigError(f"layer {layer} is never reached by a forward pass of the network; choose another")
+        after, before = seen[layer]
+        axis = channel_axis(after.shape[1:], module.get_submodule(layer.partition("#")[0]))
+        rows = [row for row, unit in enumerate(units) if unit.layer == layer]
+        own = [units[row] for row in rows]
+        values = _gathered(after, rows, own, axis, peak=False)
+        if before is not None:
+            values = torch.where(values > 0, values, _gathered(before, rows, own, axis, peak=True))
+        given = given.index_put((torch.tensor(rows, device=batch.device),), values.to(given.dtype))
+    return given, seen
+
+
+def _gathered(values: Tensor, rows: Sequence[int], units: Sequence[Unit], axis: int, *, peak: bool) -> Tensor:
+    """Numbers of units, one a row: at their positions, or the mean or peak over all, shape (k,)."""
+    if values.ndim == 1:
+        return values[list(rows)]
+    first = torch.tensor(list(rows), device=values.device)
+    channel = torch.tensor([unit.channel for unit in units], device=values.device)
+    moved = values.movedim(axis + 1, 1)
+    own = moved[first, channel].reshape(len(rows), -1)
+    flat = [int(np.ravel_multi_index(unit.position, moved.shape[2:])) if unit.position else 0 for unit in units]
+    at = own.gather(1, torch.tensor(flat, device=values.device)[:, None])[:, 0]
+    everywhere = own.amax(1) if peak else own.mean(1)
+    placed = torch.tensor([bool(unit.position) for unit in units], device=values.device)
+    return torch.where(placed, at, everywhere)
 
 
 def read(values: Tensor, unit: Unit, *, axis: int, over: Over = "mean") -> Tensor:
@@ -128,7 +182,7 @@ def channels(values: Tensor, *, axis: int, over: Over = "mean") -> Tensor:
 
 
 @contextmanager
-def _outputs(
+def outputs(
     module: nn.Module, layers: Sequence[str], *, before: bool
 ) -> Iterator[dict[str, tuple[Tensor, Tensor | None]]]:
     """Keep what layers give, and what went into the rectification that made it, as copies that nothing overwrites."""

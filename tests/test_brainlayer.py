@@ -1,0 +1,211 @@
+"""Regions and voxels as units of a network: against the fit written out in float64, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Lasso
+from sklearn.neighbors import KNeighborsRegressor
+
+from bidsdnn.bids.derivatives import Derivatives
+from bidsdnn.brainlayer import brain_layer
+from bidsdnn.config import Config
+from bidsdnn.errors import ConfigError, DataError, MissingInputError
+from bidsdnn.methods.models import Ridge
+from bidsdnn.methods.reduce import principal_scores, rotation
+from bidsdnn.networks import zoo
+from bidsdnn.patterns import Group, Patterns
+from bidsdnn.probes.units import BrainUnit
+from bidsdnn.readouts import on_units, unit_weights
+from bidsdnn.stimuli import load_image
+from tests.conftest import ATLAS
+from tests.test_predicted import MODEL, STEM, maps
+
+UNITS = [BrainUnit.parse(text) for text in ("brain:late", "brain:early", "brain:early:2", "brain:middle")]
+
+
+def config(finished, out, **more):
+    return Config(
+        bids_dir=finished.bids, out_dir=out, analysis_level="participant", network=("demo",),
+        atlas=(finished.bids / ATLAS,), **more,
+    )  # fmt: skip
+
+
+def layer(finished, out, units=UNITS, asked=(), **more):
+    network = zoo.build("demo", weights="none", seed=0)
+    out = Derivatives(out, {"raw": finished.bids})
+    entities = {"sub": "01", "task": "objects", "space": "MNI152NLin2009cAsym"}
+    return brain_layer(out, network, asked, units, config=config(finished, out.root, **more), entities=entities)
+
+
+@pytest.fixture(scope="module")
+def found(finished):
+    return layer(finished, finished.out)
+
+
+def pictures(finished, found):
+    ids = pd.read_csv(finished.out / "sub-01/func/sub-01_task-objects_desc-condition_trials.tsv", sep="\t")["stim_id"]
+    return torch.stack([found.network.preprocess(load_image(finished.bids / "stimuli" / name)) for name in ids])
+
+
+def by_units(out, seed):
+    """Every layer's Ridge, fitted to all stimuli shown: its predictions for these, in float64 on the units."""
+    ids = pd.read_csv(out / "sub-01" / "func" / "sub-01_task-objects_desc-condition_trials.tsv", sep="\t")["stim_id"]
+    y, found = maps(out, "effect", "condition").astype(np.float32), {}
+    with h5py.File(out / "stimuli" / f"{MODEL}_activations.h5") as shown:
+        rows = [[name.decode() for name in shown["stim_id"]].index(one) for one in ids]
+        for layer in (name for name in shown if "shape" in shown[name].attrs):
+            x = shown[layer][:][rows].astype(np.float64)
+            inner = rotation(x @ x.T)
+            model = Ridge(seed=seed).fit(inner, y)
+            found[layer] = x @ (x.T @ ((inner / (inner**2).sum(axis=0)) @ model.coef_)) + model.intercept_
+    return found
+
+
+def test_what_the_layer_gives_is_the_full_fit_of_each_unit_from_its_best_layer(finished, found):
+    table = pd.read_csv(
+        finished.out / "sub-01/func" / f"{STEM}_atlas-planted_{MODEL}_desc-encoding_results.tsv", sep="\t"
+    )
+    best = table.loc[table.groupby("region")["pearsonr"].idxmax()].set_index("region")
+    about = found.sidecar["BrainUnits"]
+    fitted = by_units(finished.out, json.loads(
+        (finished.out / "sub-01/func" / f"{STEM}_{MODEL}_stat-pearsonr_desc-encoding_statmap.json").read_text()
+    )["EncoderFit"]["Seed"])  # fmt: skip
+    with torch.no_grad():
+        given = found.network.module(pictures(finished, found)).numpy()
+    names, r = (
+        list(
+            json.loads(
+                (finished.out / "sub-01/func" / f"{STEM}_{MODEL}_stat-pearsonr_desc-encoding_statmap.json").read_text()
+            )["Layers"]
+        ),
+        maps(finished.out, "pearsonr", "encoding"),
+    )
+    for unit in found.units:
+        said = about[str(unit)]
+        if str(unit).count(":") == 1:
+            assert said["Layer"] == best.loc[str(unit).partition(":")[2], "layer"]
+            assert said["PearsonR"] == pytest.approx(best.loc[str(unit).partition(":")[2], "pearsonr"], abs=1e-5)
+        else:
+            assert said["Layer"] == names[np.nanargmax(r[:, said["Columns"][0]])]
+        expected = fitted[said["Layer"]][:, said["Columns"]].mean(axis=1)
+        np.testing.assert_allclose(given[:, unit.channel], expected, atol=1e-4 * np.abs(expected).max())
+    assert len(about["brain:early:2"]["Columns"]) == 1
+    assert about["brain:early:2"]["Columns"][0] == about["brain:early"]["Columns"][2]
+
+
+def test_the_gradient_reaches_the_pixels(finished, found):
+    one = copy.deepcopy(found.network.module).double()
+    x = pictures(finished, found)[:1].double().requires_grad_()
+    for unit in found.units:
+        (gradient,) = torch.autograd.grad(one(x)[0, unit.channel], x)
+        step = 1e-6 * gradient / gradient.norm()
+        with torch.no_grad():
+            apart = (one(x + step) - one(x - step))[0, unit.channel] / 2e-6
+        assert float(apart) == pytest.approx(float(gradient.norm()), rel=1e-5)
+
+
+def test_layers_that_are_named_are_the_candidates(finished):
+    one = layer(finished, finished.out, asked=("conv2", "conv5"), layer=("conv2", "conv5"))
+    assert {about["Layer"] for about in one.sidecar["BrainUnits"].values()} <= {"conv2", "conv5"}
+
+
+def test_stored_weights_are_those_of_the_fit(finished, found, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished.out, out, ignore=shutil.ignore_patterns("figures", "*.html"))
+    func = out / "sub-01" / "func"
+    about = json.loads((func / f"{STEM}_{MODEL}_stat-pearsonr_desc-encoding_statmap.json").read_text())
+    (func / f"{STEM}_{MODEL}_desc-encoding_weights.json").write_text(
+        json.dumps({"ConfigurationHash": about["ConfigurationHash"]})
+    )
+    rng, size = np.random.default_rng(0), maps(out, "pearsonr", "encoding").shape[1]
+    with (
+        h5py.File(out / "stimuli" / f"{MODEL}_activations.h5") as shown,
+        h5py.File(func / f"{STEM}_{MODEL}_desc-encoding_weights.h5", "w") as file,
+    ):
+        ids = [name.decode() for name in shown["stim_id"]][::-1]
+        file["stim_id"] = ids
+        alpha = {layer: rng.standard_normal((len(ids), size)).astype(np.float32) for layer in about["Layers"]}
+        for layer, values in alpha.items():
+            file[f"alpha/{layer}"], file[f"intercept/{layer}"] = values, rng.standard_normal(size)
+        one = layer(finished, out)
+        assert one.sidecar["Weights"] == "stored by the encoding" and one.content != found.content
+        x = pictures(finished, one)
+        order = pd.read_csv(func / "sub-01_task-objects_desc-condition_trials.tsv", sep="\t")["stim_id"]
+        rows = [ids[::-1].index(name) for name in order]
+        with torch.no_grad():
+            given = one.network.module(x).numpy()
+        for unit in one.units:
+            said = one.sidecar["BrainUnits"][str(unit)]
+            units = shown[said["Layer"]][:].astype(np.float64)
+            full = units[rows] @ (units[::-1].T @ alpha[said["Layer"]]) + file[f"intercept/{said['Layer']}"][:]
+            expected = full[:, said["Columns"]].mean(axis=1)
+            np.testing.assert_allclose(given[:, unit.channel], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_components_over_all_stimuli_become_weights_on_units():
+    rng = np.random.default_rng(0)
+    x, new = rng.standard_normal((12, 40)), rng.standard_normal((5, 40))
+    scores, _ = principal_scores(x, 4)
+    theirs = PCA(4, svd_solver="full").fit(x)
+    w, b = rng.standard_normal((4, 3)), rng.standard_normal(3)
+    # In another order, joined by name.
+    tables = [
+        Patterns(pd.DataFrame({"stimulus_id": [f"s{i}" for i in order]}), (Group("conv", values[order]),))
+        for order, values in ((np.arange(12)[::-1], x), (np.arange(12), scores))
+    ]
+    weights, intercept = on_units(*tables, w, b)
+    sign = np.sign((theirs.transform(x) * scores).sum(axis=0))
+    np.testing.assert_allclose(new @ weights + intercept, (theirs.transform(new) * sign) @ w + b, atol=1e-10)
+
+
+def test_weights_of_any_linear_model_are_found():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 6)), rng.standard_normal((30, 2))
+    model = Lasso(alpha=0.1).fit(x, y)  # scikit-learn keeps its weights the other way round
+    weights, intercept = unit_weights(model, x)
+    np.testing.assert_allclose(weights, model.coef_.T, atol=1e-12)
+    np.testing.assert_allclose(intercept, model.intercept_)
+    with pytest.raises(ValueError, match="KNeighborsRegressor is not linear"):
+        unit_weights(KNeighborsRegressor(3).fit(x, y), x)
+
+
+@pytest.mark.parametrize(
+    ("units", "more", "kind", "said"),
+    [
+        (["brain:erly"], {}, ConfigError, "no region of --atlas is called 'erly'.*early"),
+        (["brain:early:9999"], {}, ConfigError, "early has .* voxels; give one from 0 to"),
+        (["brain:early"], {"pooling": "max"}, DataError, "other weights, inputs or reductions"),
+        (["brain:early"], {"layer": ("relu",)}, ConfigError, "--layer relu: the encoding from demo"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(finished, units, more, kind, said):
+    with pytest.raises(kind, match=said):
+        layer(finished, finished.out, [BrainUnit.parse(text) for text in units], more.get("layer", ()), **more)
+
+
+def test_encoders_that_are_no_layer_are_refused(finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished.out, out, ignore=shutil.ignore_patterns("figures", "*.html"))
+    path = out / "sub-01" / "func" / f"{STEM}_{MODEL}_stat-pearsonr_desc-encoding_statmap.json"
+    about = json.loads(path.read_text())
+    for encoder, parameters, said in (
+        ("kernel-ridge", {"kernel": "rbf"}, "kernel-ridge is not linear"),
+        ("banded-ridge", {}, "one model of several layers"),
+    ):
+        fit = {**about["EncoderFit"], "Parameters": parameters}
+        path.write_text(json.dumps({**about, "Encoder": encoder, "EncoderFit": fit}))
+        with pytest.raises(ConfigError, match=said):
+            layer(finished, out, UNITS[:1])
+    path.unlink()
+    path.with_suffix("").with_suffix(".nii.gz").unlink()
+    with pytest.raises(MissingInputError, match="holds no encoding from demo"):
+        layer(finished, out, UNITS[:1])
