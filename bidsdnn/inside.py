@@ -147,6 +147,10 @@ def probe(
     hashed = digest(depends)
     stem = name.replace("-", "") if name in PROBES else function.__name__.replace("_", "")
     entities = {**entities, "model": network.label}
+    weights = out.path("weights", ".pt", **entities, desc=stem)
+    checkpoint = weights.with_name(f".{weights.name}.checkpoint")
+    if "checkpoint" in inspect.signature(function).parameters:
+        taken |= {"checkpoint": checkpoint, "identity": hashed}
     if out.current(stem, hashed, **entities):
         logger.info("%s: %s of %s is up to date", whom, name, network.label)
         return
@@ -172,6 +176,7 @@ def probe(
         "References": [*cited, *made.get("References", ()), *result.sidecar.get("References", ())],
     }  # fmt: skip
     save_probe(out, replace(result, sidecar=sidecar), hashed, **entities)
+    checkpoint.unlink(missing_ok=True)
 
 
 def _reduction(study: Study, network: Network, stimuli: Stimuli, taken: Mapping[str, Any]) -> Reduction:

@@ -146,6 +146,8 @@ class Result:
     columns : tuple of Columns
         Large arrays of every column, as predictions.
     pictures : tuple of Picture
+    weights : mapping of str to bytes
+        Files of weights that were learnt, by the network's label.
     numbers : mapping of str to ndarray
         Arrays of a network's units or stimuli, which become datasets of one HDF5 file; texts are allowed.
     sidecar : mapping
@@ -160,5 +162,6 @@ class Result:
     covariances: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
     columns: tuple[Columns, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    weights: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     sidecar: Mapping[str, Any] = field(default_factory=dict)

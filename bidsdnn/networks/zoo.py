@@ -19,6 +19,7 @@ from bidsdnn.networks import classifiers, cornet, formats, libraries
 from bidsdnn.networks import weights as files
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.preprocessing import asked_preprocess, standard_preprocess
+from bidsdnn.networks.retrained import is_retrained, retrained
 from bidsdnn.networks.surgery import shuffled_weights
 from bidsdnn.networks.toy import Toy
 from bidsdnn.networks.users import users_network
@@ -41,8 +42,8 @@ def build(
         to a tensor from a PIL image, or from what its ``modality`` gives), or any field of
         `bidsdnn.config.NetworkInput`, as ``input_size``, ``mean`` and ``std``; else they are as ImageNet's, 224 pixels.
     weights : str
-        ``DEFAULT``, ``none`` for seeded random weights, a name such as ``IMAGENET1K_V2``, or a file;
-        ``shuffled[:WEIGHTS]`` for any of these, shuffled within each tensor.
+        ``DEFAULT``, ``none`` for seeded random weights, a name such as ``IMAGENET1K_V2``, or a file, also
+        of ``--analysis transfer`` or another; ``shuffled[:WEIGHTS]`` for any of these, shuffled within each tensor.
     seed : int
         Of random weights, and of shuffling.
     alias : str, optional
@@ -67,6 +68,8 @@ def build(
     kind, _, base = weights.partition(":")
     if kind == "shuffled":
         network = shuffled_weights(_maker(name)(weights=base or "DEFAULT", seed=seed), seed=seed)
+    elif is_retrained(weights):
+        network = retrained(_maker(name), weights, seed=seed)
     else:
         network = _maker(name)(weights=weights, seed=seed)
     if given is not None:

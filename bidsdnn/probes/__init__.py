@@ -9,15 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bidsdnn.probes.ablation import ablation
 from bidsdnn.probes.optimal import optimal_stimulus
 from bidsdnn.probes.top import top_stimuli
+from bidsdnn.probes.transfer import transfer
 from bidsdnn.result import Result
 
-PROBES: dict[str, Callable[..., Result]] = {"top-stimuli": top_stimuli, "optimal-stimulus": optimal_stimulus}
+PROBES: dict[str, Callable[..., Result]] = {
+    "top-stimuli": top_stimuli,
+    "optimal-stimulus": optimal_stimulus,
+    "ablation": ablation,
+    "transfer": transfer,
+}
 
-NEEDS_UNITS: set[str] = {"optimal-stimulus"}
+NEEDS_UNITS: set[str] = {
+    "optimal-stimulus",
+}
 """Probes that are asked for with ``--unit``."""
-NEEDS_GRADIENTS: set[str] = {"optimal-stimulus"}
+NEEDS_GRADIENTS: set[str] = {
+    "optimal-stimulus",
+    "transfer",
+}
 """Probes that differentiate the network, and so refuse one in half precision before any work."""
 ON_BRAINS: set[str] = set()
 """Probes that need a participant's responses by themselves, and so no unit of a brain."""
