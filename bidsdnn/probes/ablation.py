@@ -223,7 +223,7 @@ def _sidecar(network: Network, cuts: Mapping[str, Cut], to: To, n: int, n_rdm: i
         "Methods": f"Units of {network.label} were ablated, each alone{' and all together' * (len(cuts) > 1)}: their "
         f"output, bias included, was {WORDS[to]}, and what later layers gave for {n} stimuli compared with the intact "
         f"network (Morcos et al. 2018); RDMs over {n_rdm} of the stimuli.",
-        "References": ["morcos2018"],
+        "References": ["ablation"],
         "Ablated": list(cuts),
         "AblatedTo": to,
         "NumberOfStimuli": n,

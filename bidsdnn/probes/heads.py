@@ -134,7 +134,7 @@ def split(
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
     for stratum in np.unique(of_group):
         members = np.random.default_rng([seed, int(stratum)]).permutation(np.flatnonzero(of_group == stratum))
-        ends = np.round(len(members) * np.asarray([test, test + validation])).astype(int)
+        ends = np.cumsum(np.round(len(members) * np.asarray([test, validation])).astype(int))
         for part, some in zip(("test", "validation", "train"), np.split(members, ends), strict=True):
             parts[part] += [row for group in some for row in groups[group]]
     for part, rows in parts.items():

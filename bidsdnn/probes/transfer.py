@@ -238,7 +238,7 @@ def _sidecar(
         f"were learnt by Adam (Kingma & Ba 2015; learning rate {schedule.learning_rate:g}, batches of "
         f"{schedule.batch_size}), stimuli split into {sizes}. The weights of the epoch with the smallest validation "
         f"loss were kept ({learnt.epoch}; {learnt.stopped}).",
-        "References": ["yosinski2014", "kingma2015"],
+        "References": ["transfer", "adam"],
         "Layer": layer,
         "Pooling": pooling,
         "FineTuned": list(fine_tune),

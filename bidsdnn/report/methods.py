@@ -9,6 +9,7 @@ import re
 
 from bidsdnn.report.population import POPULATION
 from bidsdnn.report.reference import Reference
+from bidsdnn.report.training_works import TRAINING
 
 
 def find(key: str) -> Reference | None:
@@ -381,3 +382,4 @@ _FAMILIES = {
 }  # fmt: skip
 
 REFERENCES: dict[str, Reference] = {reference.key: reference for reference in (*_TABLE, *POPULATION)}
+REFERENCES: dict[str, Reference] = {reference.key: reference for reference in (*_TABLE, *TRAINING)}
