@@ -88,11 +88,15 @@ def sidecar_of(
     """What a reader of a group's product needs to know: who, which test, and the smallest p that it can give."""
     n = len(paths)
     enumerated = n <= 12
-    first = read_json(sidecar_path(next(iter(paths.values()))))
+    sidecars = {label: read_json(sidecar_path(path)) for label, path in paths.items()}
+    first = next(iter(sidecars.values()))
+    # Participants may have seen different ones: each enters with those that were seen.
+    stimuli = {label: one["NumberOfStimuli"] for label, one in sidecars.items() if "NumberOfStimuli" in one}
     return {
         "Methods": methods,
         "Software": software(),
         "Participants": list(paths),
+        **({"NumberOfStimuli": stimuli} if stimuli else {}),
         "Layers": first.get("Layers", []),
         "Network": first.get("Network", ""),
         "Test": "sign flips of the participants' Fisher-z scores, one-sided",
