@@ -100,6 +100,9 @@ def _add_networks(g: Any) -> None:
         help="a folder, or DNNBrain's NAME.stim.csv; default: BIDS_DIR/stimuli",
     )
     g.add_argument(*_names("--stimulus-pictures"), action="store_true", help="small pictures of stimuli in the reports")
+    g.add_argument(
+        *_names("--interactive-maps"), action="store_true", help="maps that can be turned, beside the reports"
+    )
     g.add_argument(*_names("--stimulus-column"), metavar="NAME", help="column of events.tsv that names the stimuli")
     g.add_argument(
         *_names("--stimulus-id-map"), metavar="TSV", help="columns id and filename, for ids that are no file names"

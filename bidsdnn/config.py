@@ -51,6 +51,7 @@ class Config(BaseModel):
     stimuli_dir: Path | None = None
     stimulus_column: str | None = None
     stimulus_pictures: bool = False
+    interactive_maps: bool = False
     stimulus_id_map: Path | None = None
     clip_duration: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     mono: bool = False

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import platform
+import re
 import resource
 import time
 import uuid
@@ -28,6 +29,11 @@ PACKAGES = (
     "h5py", "joblib", "nibabel", "nilearn", "numpy", "pandas", "pillow", "pybids", "scikit-learn", "scipy", "torch",
     "torchvision",
 )  # fmt: skip
+logger = logging.getLogger(__name__)
+# What `timed` logs, and `recall` reads back.
+STEP = re.compile(
+    r"(?:sub-\w+: )?(?P<step>.+): (?P<how>took|stopped after) (?P<s>[\d.]+) s, peak memory (?P<mb>\d+) MB"
+)
 FORMAT = "%(asctime)s\t%(levelname)s\t%(name)s\t%(message)s"
 
 
@@ -116,6 +122,24 @@ class Journal:
 
 
 @contextmanager
+def timed(step: str) -> Iterator[None]:
+    """Log how long a step took, or after how long it stopped, and the largest memory so far.
+
+    Parameters
+    ----------
+    step : str
+        As ``sub-01: encoding``.
+    """
+    started, how = time.monotonic(), "stopped after"
+    try:
+        yield
+        how = "took"
+    finally:
+        seconds = time.monotonic() - started
+        logger.info("%s: %s %.1f s, peak memory %.0f MB", step, how, seconds, peak_memory_mb())
+
+
+@contextmanager
 def early_records() -> Iterator[list[logging.LogRecord]]:
     """Collect what is logged before there is a folder to log to."""
     records: list[logging.LogRecord] = []
@@ -178,18 +202,23 @@ def recall(folder: Path, name: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        run_uuid, command, config, started, seconds, warnings, errors, tracebacks, software.
+        run_uuid, command, config, started, seconds, warnings, errors, tracebacks, steps, software.
     """
     environment = read_json(folder / "environment.json")
-    warnings = []
+    warnings, steps = [], []
     # Warnings before the participant's own work, about the dataset or the networks, concern every participant.
     for log in (folder / "bidsdnn.log", folder / f"{name}.log"):
         for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
             parts = line.split("\t", 3)
             if len(parts) == 4 and parts[1] == "WARNING" and not _about_another(parts[3], name):
                 warnings.append(parts[3])
-    crash = folder / f"crash-{name}.txt"
-    first, _, rest = crash.read_text(encoding="utf-8").partition("\n") if crash.exists() else ("", "", "")
+            step = STEP.fullmatch(parts[3]) if len(parts) == 4 and parts[2] == __name__ else None
+            if step and not _about_another(parts[3], name):
+                steps.append((step["step"], step["how"], float(step["s"]), float(step["mb"])))
+    # What failed at the group level is about the group, whatever it is called.
+    names = [one.stem.removeprefix("crash-") for one in sorted(folder.glob("crash-*.txt"))]
+    mine = [one for one in names if one == name or (name == "group" and not one.startswith("sub-"))]
+    crashes = [(folder / f"crash-{one}.txt").read_text(encoding="utf-8").partition("\n") for one in mine]
     config = folder / "bidsdnn.toml"
     return {
         "run_uuid": folder.name,
@@ -198,10 +227,35 @@ def recall(folder: Path, name: str) -> dict[str, Any]:
         "started": environment.get("Started", ""),
         "seconds": environment.get("Seconds"),
         "warnings": tuple(dict.fromkeys(warnings)),
-        "errors": (first,) if first else (),
-        "tracebacks": (rest.strip(),) if rest.strip() else (),
+        "errors": tuple(first for first, _, _ in crashes if first),
+        "tracebacks": tuple(rest.strip() for _, _, rest in crashes if rest.strip()),
+        # What is in the log of a participant is in that of the run as well.
+        "steps": tuple(dict.fromkeys(steps)),
         "software": environment.get("Software", {}),
     }
+
+
+def runs(root: Path) -> list[dict[str, Any]]:
+    """What is known of each run, the first one first.
+
+    Parameters
+    ----------
+    root : Path
+        Of the output dataset.
+
+    Returns
+    -------
+    list of dict
+        ``environment.json``, with the folder's name as ``Run`` and the names that failed as ``Failed``.
+    """
+    return [
+        read_json(path)
+        | {
+            "Run": path.parent.name,
+            "Failed": sorted(one.stem.removeprefix("crash-") for one in path.parent.glob("crash-*.txt")),
+        }
+        for path in sorted((root / "logs").glob("*/environment.json"))
+    ]
 
 
 def _about_another(message: str, name: str) -> bool:

@@ -7,7 +7,6 @@ fails does not stop the others.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,11 +32,11 @@ from bidsdnn.checking import check_configuration, is_probe
 from bidsdnn.config import Config
 from bidsdnn.encoding.memory import in_file
 from bidsdnn.encoding.prediction import PREDICT
-from bidsdnn.errors import DatasetError, MissingInputError
+from bidsdnn.errors import DatasetError, MissingInputError, SelectionError
 from bidsdnn.features import beside
 from bidsdnn.groupmodels import group_models
 from bidsdnn.inside import probe_all, units_of
-from bidsdnn.journal import Journal, early_records, peak_memory_mb
+from bidsdnn.journal import Journal, early_records, timed
 from bidsdnn.measured import Measured, measured
 from bidsdnn.parallel import Outcome, attempt, describe, seed_for, workers
 from bidsdnn.patterns import Patterns
@@ -106,6 +105,10 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         reads_brains = config.analysis_level != "group" and not config.rdm and not listed and not predicts
         loaded = load_participants(config, dataset, index) if reads_brains else []
         if config.analysis_level != "group" and loaded and all(one.error is not None for one in loaded):
+            # A selection that fits nothing is about the command, all else about the participants.
+            about_them = not all(isinstance(one.error, SelectionError) for one in loaded)
+            if config.analysis_level == "participant" and about_them and not config.dry_run:
+                _report_failures(config, derivatives, dataset, loaded, command, early)
             raise loaded[0].error  # type: ignore[misc]
         n_workers = jobs(config, [one.value.runs for one in loaded if one.value is not None])
         if config.analysis_level == "participant":
@@ -122,7 +125,25 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
             level = predicted if predicts else published if config.rdm else level
         outcomes = level(study, loaded)
         reports.write_citations(derivatives)
+    # The page over all reports tells how long this run took.
+    reports.index_page(derivatives)
     return outcomes
+
+
+def _report_failures(
+    config: Config, derivatives: Derivatives, dataset: Dataset, loaded: Sequence[Outcome], command: str,
+    early: Sequence[logging.LogRecord],
+) -> None:  # fmt: skip
+    """Where none of the participants could be loaded, say in the report of each what was wrong with it."""
+    journal = Journal(config.out_dir, command)
+    with journal.open(config, early):
+        derivatives.start(dataset.description)
+        for one in loaded:
+            with journal.about(one.name):
+                logger.error("%s: %s", one.name, describe(one.error))  # type: ignore[arg-type]
+                journal.failed(one)
+            reports.participant_page(derivatives, one.name.removeprefix("sub-"))
+    reports.index_page(derivatives)
 
 
 def _rebuild(
@@ -133,12 +154,14 @@ def _rebuild(
         raise MissingInputError(f"{config.out_dir}: no results to report; run without --reports-only first")
     if config.analysis_level == "dnn":
         announce(f"dnn: {reports.dnn_page(derivatives)}")
+        announce(f"index: {reports.index_page(derivatives)}")
         return []
     root = dataset.stimuli_dir if config.stimuli_dir is None else config.stimuli_dir
     root = folder_of(root, read_stim(root)) if config.stim_csv else root
-    shown = reports.Shown(root, config.stimulus_pictures)
+    shown = reports.Shown(root, config.stimulus_pictures, config.interactive_maps)
     if config.analysis_level == "group":
         announce(f"group: {reports.group_page(derivatives, shown)}")
+        announce(f"index: {reports.index_page(derivatives)}")
         return []
     there = [
         label for label in group_labels(config, dataset, derivatives) if (config.out_dir / f"sub-{label}").is_dir()
@@ -149,6 +172,7 @@ def _rebuild(
         )
     for label in there:
         announce(f"sub-{label}: {reports.participant_page(derivatives, label, shown)}")
+    announce(f"index: {reports.index_page(derivatives)}")
     return []
 
 
@@ -224,7 +248,8 @@ def participants(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
 def _features(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     """Activations for each participant; a stimulus that cannot be used fails those only who saw it."""
     fine = [one for one in loaded if one.error is None]
-    together = attempt(lambda: extract(study, [one.value for one in fine]), "")
+    with timed("activations of the networks"):
+        together = attempt(lambda: extract(study, [one.value for one in fine]), "")
     if together.error is None:
         return [replace(together, name=one.name) for one in loaded]
     if len(fine) == 1 or not isinstance(together.error, DatasetError):
@@ -245,14 +270,13 @@ def participant(study: Study, one: Participant, features: Sequence[tuple[Pattern
     features : sequence of (Patterns, str)
         Activations of each network, and the hash of what they depend on.
     """
-    started = time.monotonic()
     left_out = notes(study.config, one)
-    with scratch(study.config.work_dir) as folder:
-        found = measured(study, one, left_out)
+    with timed(f"sub-{one.label}: all of it"), scratch(study.config.work_dir) as folder:
+        with timed(f"sub-{one.label}: responses"):
+            found = measured(study, one, left_out)
         # Many responses wait in a file while they are analysed; nothing else holds them.
         found = replace(found, brain=in_file(found.brain, folder))
         _related(study, one, features, found, left_out)
-    logger.info("sub-%s: done in %.0f s, peak memory %.0f MB", one.label, time.monotonic() - started, peak_memory_mb())
 
 
 def _related(
@@ -291,18 +315,15 @@ def _related(
     to = of_participant(study, brain.space, entities)
     for name in config.analysis:
         if not is_probe(config, name) and (x is not None or name not in NEEDS_NETWORK):
-            analyse(
-                study,
-                name,
-                x,
-                brain,
-                regions,
-                ceiling=np.sqrt(np.clip(reliable, 0, None)),
-                content=digest({"y": content, "x": [made for _, made in features]}),
-                to=to,
-                more=more,
-            )
-    probe_brain(study, one, [name for name in config.analysis if is_probe(config, name)], entities)
+            with timed(f"sub-{one.label}: {name}"):
+                analyse(
+                    study, name, x, brain, regions, ceiling=np.sqrt(np.clip(reliable, 0, None)),
+                    content=digest({"y": content, "x": [made for _, made in features]}), to=to, more=more,
+                )  # fmt: skip
+    probes = [name for name in config.analysis if is_probe(config, name)]
+    if probes:
+        with timed(f"sub-{one.label}: {', '.join(probes)}"):
+            probe_brain(study, one, probes, entities)
 
 
 def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
@@ -321,19 +342,22 @@ def group(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
     config = study.config
     labels = group_labels(config, study.dataset, study.derivatives)
     with study.journal.about("group"):
-        grouplevel.group(
-            study.derivatives,
-            labels,
-            permutations=config.permutations,
-            seed=seed_for(config.random_seed, "group"),
-            map=study.map,
-            tfce=config.tfce,
-            announce=study.announce,
-            people=read_people(study.dataset.root, labels, config.covariate, config.group_column),
-        )
-        similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)
-        similarities.average(study.derivatives, labels)
-        models = attempt(partial(group_models, study, labels), "--group-model")
+        with timed("tests over participants"):
+            grouplevel.group(
+                study.derivatives,
+                labels,
+                permutations=config.permutations,
+                seed=seed_for(config.random_seed, "group"),
+                map=study.map,
+                tfce=config.tfce,
+                announce=study.announce,
+                people=read_people(study.dataset.root, labels, config.covariate, config.group_column),
+            )
+        with timed("geometries of participants"):
+            similarities.people(study.derivatives, labels, comparisons=config.rdm_comparison)
+            similarities.average(study.derivatives, labels)
+        with timed("models of the group"):
+            models = attempt(partial(group_models, study, labels), "--group-model")
         if models.error is not None:
             logger.error("%s: %s", models.name, describe(models.error))
             study.journal.failed(models)

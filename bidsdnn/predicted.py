@@ -129,7 +129,7 @@ def predicted(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         raise next(one.error for each in found.values() for one in each.values() if one.error is not None)
     stimuli = all_stimuli(study)
     new = [_extracted(study, network, asked, fine, stimuli) for network, asked in study.networks]
-    shown = reports.Shown(study.dataset.stimuli_dir, study.config.stimulus_pictures)
+    shown = reports.Shown(study.dataset.stimuli_dir, study.config.stimulus_pictures, study.config.interactive_maps)
     outcomes = []
     for label in there:
         name = f"sub-{label}"

@@ -71,7 +71,7 @@ class Study:
     @property
     def shown(self) -> Shown:
         """What reports may show of the stimuli."""
-        return Shown(self.index.root, self.config.stimulus_pictures)
+        return Shown(self.index.root, self.config.stimulus_pictures, self.config.interactive_maps)
 
 
 def estimation_of(config: Config) -> Estimation:

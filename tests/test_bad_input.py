@@ -104,7 +104,15 @@ def test_filters_that_select_nothing(run, demo_dataset, tmp_path, options, patte
 def test_no_derivatives(run, bids, tmp_path):
     shutil.rmtree(bids / "derivatives")
     refused(run(bids, tmp_path / "out", "participant", *DEMO), 66, "run fMRIPrep, give its output with -d .*--raw-bold")
-    assert not (tmp_path / "out").exists()
+    # Each participant's report says why, with the traceback; there is nothing else.
+    report = (tmp_path / "out" / "sub-02.html").read_text(encoding="utf-8")
+    assert "no preprocessed BOLD" in report and "Traceback" in report and "It stopped before" in report
+    assert "did not finish" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert not list((tmp_path / "out").glob("sub-*/func"))
+    (tmp_path / "out" / "sub-02.html").unlink()
+    run(bids, tmp_path / "out", "participant", "--reports-only")
+    again = (tmp_path / "out" / "sub-02.html").read_text(encoding="utf-8")
+    assert again.split("</main>")[0].split(" started ")[0] == report.split("</main>")[0].split(" started ")[0]
 
 
 def test_a_derivative_without_description_works_with_a_warning(run, bids, tmp_path):

@@ -208,7 +208,7 @@ def test_reports_are_rebuilt_from_disk(finished, tmp_path):
         path.unlink()
     assert main([str(finished.bids), str(out), "participant", "--reports-only"]) == 0
     assert main([str(finished.bids), str(out), "group", "--reports-only"]) == 0
-    assert {path.name for path in out.glob("*.html")} == {"sub-01.html", "sub-02.html", "group.html"}
+    assert {path.name for path in out.glob("*.html")} == {"sub-01.html", "sub-02.html", "group.html", "index.html"}
     assert "late" in (out / "group.html").read_text(encoding="utf-8")
     assert main([str(finished.bids), str(tmp_path / "nothing"), "group", "--reports-only"]) == 66
 

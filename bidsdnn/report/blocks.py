@@ -38,6 +38,7 @@ _NAMES = {
     "n_volumes_left_out": "volumes left out", "n_overlapping": "overlapping trials", "n_confounds": "confounds",
     "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
     "top1": "share identified", "chance_top1": "chance", "p_top1": "p of the share", "rank": "mean rank",
+    "peak_memory": "peak memory (MB)", "size": "size (kB)",
     "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",
     "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
     "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",
@@ -70,7 +71,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of formatted cells; the second text of a cell is what it is sorted by."""
+    """A table of formatted cells; the second text of a cell is what it is sorted by, `links` where first cells lead."""
 
     title: str
     columns: tuple[str, ...]
@@ -78,6 +79,7 @@ class Table:
     rows: tuple[tuple[tuple[str, str], ...], ...]
     note: str = ""
     folded: bool = True
+    links: tuple[str, ...] = ()
     kind: str = "table"
 
 
@@ -109,7 +111,25 @@ class Methods:
     kind: str = "methods"
 
 
-Block = Heading | Notes | Table | Code | Legend | Methods | Sentences | Figure
+@dataclass(frozen=True)
+class View:
+    """A page of its own beside the report: the file's name, what it shows, and its content."""
+
+    name: str
+    text: str
+    html: str
+
+
+@dataclass(frozen=True)
+class Views:
+    """Pages beside the report, under one title."""
+
+    title: str
+    pages: tuple[View, ...]
+    kind: str = "views"
+
+
+Block = Heading | Views | Notes | Table | Code | Legend | Methods | Sentences | Figure
 
 
 @dataclass(frozen=True)
@@ -145,7 +165,9 @@ def attempt(make: Callable[[], list[Block]], what: str, problems: list[str]) -> 
         return []
 
 
-def data_table(table: pd.DataFrame, title: str, *, note: str = "", folded: bool = True) -> Table:
+def data_table(
+    table: pd.DataFrame, title: str, *, note: str = "", folded: bool = True, links: tuple[str, ...] = ()
+) -> Table:
     """Format a table for reading; its raw numbers stay behind the cells for sorting.
 
     Parameters
@@ -156,6 +178,8 @@ def data_table(table: pd.DataFrame, title: str, *, note: str = "", folded: bool 
         Under the table.
     folded : bool
         Whether the reader has to open it.
+    links : tuple of str
+        Address of each row's first cell, empty for none.
 
     Returns
     -------
@@ -172,7 +196,7 @@ def data_table(table: pd.DataFrame, title: str, *, note: str = "", folded: bool 
     if len(table) > MAX_ROWS:
         note = f"{note} The first {MAX_ROWS:,} of {len(table):,} rows; all are in the file.".strip()
     titles = tuple(_NAMES.get(name, name.replace("_", " ")) for name in columns)
-    return Table(title, titles, numeric, tuple(zip(*cells, strict=True)), note, folded)
+    return Table(title, titles, numeric, tuple(zip(*cells, strict=True)), note, folded, links)
 
 
 def _cell(value: object, column: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from matplotlib import rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 
-INK, MUTED, LINE, GHOST, PAPER = "#1a1f26", "#545e6b", "#d8dde4", "#c3cad3", "#fdfefe"
+INK, MUTED, LINE, GHOST, PAPER = "#1a1f26", "#545e6b", "#d8dde4", "#8a94a1", "#fdfefe"
 # Okabe and Ito's hues, darkened until text in them has a contrast of 4.5 on white; told apart by shape as well.
 SERIES = ("#0b63a5", "#b34700", "#00755a", "#9c3577", "#75570a", "#5549c4")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -67,12 +67,17 @@ _THEME: dict[str, tuple[str, str]] = {
     INK: ("--ink", "#e8ebef"),
     MUTED: ("--muted", "#a5afbb"),
     LINE: ("--line", "#2f3741"),
-    GHOST: ("--ghost", "#454f5b"),
+    GHOST: ("--ghost", "#6d7987"),
     PAPER: ("--paper", "#12161b"),
     **{c: (f"--series{i}", d) for i, (c, d) in enumerate(zip(SERIES, _SERIES_DARK, strict=True))},
     **{c: (f"--heat{i}", d) for i, (c, d) in enumerate(zip(HEAT, _HEAT_DARK, strict=True))},
     **{c: (f"--heattext{i}", d) for i, (c, d) in enumerate(zip(HEAT_TEXT, _readable_on(_HEAT_DARK), strict=True))},
 }
+# Colours of the page besides those of its figures: on paper, and on a dark page.
+PAGE = {
+    "--soft": ("#f3f5f7", "#1b2127"), "--link": ("#0b5a96", "#7fc0f5"), "--bad": ("#a1260d", "#ff9d86"),
+    "--bad-soft": ("#fdeeea", "#2d1a16"), "--warn": ("#7a4b00", "#eec06a"), "--warn-soft": ("#fdf4e0", "#2a2213"),
+}  # fmt: skip
 _STYLE: Any = {
     "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 10.5,
     "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": LINE, "axes.linewidth": 1,
@@ -121,16 +126,23 @@ class Figure:
 
 
 def theme_css() -> str:
-    """Declare the colours of the figures as variables, for light and for dark pages.
+    """Declare the colours of the page and its figures as variables, for light and for dark pages.
+
+    The system's wish decides, unless the reader chose on the page; paper is always light.
 
     Returns
     -------
     str
-        Two rules of a style sheet.
+        Rules of a style sheet.
     """
     light = "".join(f"{name}:{colour};" for colour, (name, _) in _THEME.items())
     dark = "".join(f"{name}:{colour};" for name, colour in _THEME.values())
-    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    light += "color-scheme:light;" + "".join(f"{name}:{colour};" for name, (colour, _) in PAGE.items())
+    dark += "color-scheme:dark;" + "".join(f"{name}:{colour};" for name, (_, colour) in PAGE.items())
+    return (
+        f":root{{{light}}}@media screen{{:root[data-theme=dark]{{{dark}}}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}"
+    )
 
 
 def draw(name: str, size: tuple[float, float], paint: Callable[[Canvas], None], *, alt: str, label: str = "") -> Panel:

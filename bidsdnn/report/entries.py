@@ -17,8 +17,8 @@ import pandas as pd
 TEXT_COLUMNS = frozenset({
     "network", "layer", "other_network", "other_layer", "region", "metric", "comparison", "run", "ses", "task", "sub",
     "controls", "by", "position", "first_kind", "first", "second_kind", "second", "kind", "item", "participant",
-    "reason", "target", "decoder", "true", "predicted", "channel", "stimulus_id", "part", "spaces",
-    "end", "unit", "measure",
+    "reason", "step", "state", "file", "started", "command", "report", "description", "end", "unit", "measure",
+    "target", "decoder", "true", "predicted", "channel", "stimulus_id", "part", "spaces",
 })  # fmt: skip
 # What tells two analyses of one participant apart, in the order in which the page names it.
 CONTEXT = ("ses", "task", "space", "res", "den")
@@ -79,6 +79,8 @@ class Log:
     warnings, errors : tuple of str
         One line each.
     tracebacks : tuple of str
+    steps : tuple of (str, str, float, float)
+        What was done, whether it ``took`` or ``stopped after`` so many seconds, and the largest memory so far in MB.
     """
 
     run_uuid: str
@@ -89,6 +91,12 @@ class Log:
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     tracebacks: tuple[str, ...] = ()
+    steps: tuple[tuple[str, str, float, float], ...] = ()
+
+    @property
+    def stopped(self) -> str:
+        """The step that did not finish, empty if all did."""
+        return next((step for step, how, *_ in self.steps if how != "took"), "")
 
 
 def pick(entries: list[Entry], suffix: str, desc: str | None = None, stat: str | None = None) -> list[Entry]:

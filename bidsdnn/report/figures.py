@@ -149,7 +149,7 @@ def _ghosts(axes: Axes, table: pd.DataFrame, value: str, region: str, individual
     for (network, _), part in lines:
         layers = ordered(table[table["network"] == network]["layer"])
         axes.plot([layers.index(x) for x in part["layer"] if x in layers],
-                  part[value][part["layer"].isin(layers)], color=GHOST, linewidth=1.1, zorder=1)  # fmt: skip
+                  part[value][part["layer"].isin(layers)], color=GHOST, linewidth=0.9, zorder=1)  # fmt: skip
 
 
 def _line(axes: Axes, part: pd.DataFrame, value: str, i: int, *, number_of_lines: int) -> None:
@@ -201,7 +201,7 @@ def _band(axes: Axes, own: pd.DataFrame) -> None:
     """The noise ceiling of one region, from its lower to its upper bound."""
     if has_ceiling(own):
         low, high = (float(own[f"ceiling_{end}"].dropna().iloc[0]) for end in ("lower", "upper"))
-        axes.axhspan(low, high, facecolor=GHOST, edgecolor="none", alpha=0.55, zorder=0)
+        axes.axhspan(low, high, facecolor=GHOST, edgecolor="none", alpha=0.25, zorder=0)
         axes.annotate("noise ceiling", (0, high), xycoords=("axes fraction", "data"), xytext=(2, 2),
                       textcoords="offset points", color=MUTED, fontsize=9, va="bottom")  # fmt: skip
 

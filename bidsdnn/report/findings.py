@@ -217,7 +217,9 @@ def _lead(best: pd.DataFrame, value: str, *, verb: str, symbol: str) -> Markup:
             )
         else:
             template = "<b>{network}</b> {verb} none of {of} above chance; its best was {score}, in {region}."
-        score = ", ".join(filter(None, (equation(symbol, number(top[value])), len(sure) and of_ceiling(top, value))))
+        score = ", ".join(
+            filter(None, (equation(symbol, number(top[value])), of_ceiling(top, value) if len(sure) else ""))
+        )
         if top["layer"] == network:
             template = template.replace(", layer {layer}", "")
         parts.append(

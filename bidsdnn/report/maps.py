@@ -163,7 +163,7 @@ def _outline(entry: Entry | None, base: Backdrop, noun: tuple[str, str]) -> tupl
         )
     if not sure.any():
         return None, f"No {noun[0]} is outlined: none has p < .05 ({test}), {how}."
-    return sure * 1.0, f"Outlined: {count(sure.sum(), *noun)} with p < .05 ({test}), {how}."
+    return np.asarray(sure, dtype=float), f"Outlined: {count(sure.sum(), *noun)} with p < .05 ({test}), {how}."
 
 
 def _model_maps(entry: Entry, written: Path | None, p: Entry | None, base: Backdrop, stem: str) -> list[Block]:

@@ -1,4 +1,17 @@
 "use strict";
+{
+  const root = document.documentElement;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "theme";
+  const wish = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.theme ?? (wish.matches ? "dark" : "light")) === "dark";
+  const name = () => { button.textContent = dark() ? "Light page" : "Dark page"; };
+  button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; name(); });
+  wish.addEventListener("change", name);
+  name();
+  document.querySelector("header").append(button);
+}
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -33,7 +46,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
         const text = row.textContent.toLowerCase();
         row.hidden = !words.every((word) => text.includes(word));
       }
+      const shown = [...body.rows].filter((row) => !row.hidden).length;
+      said.textContent = words.length ? `${shown} of ${body.rows.length} rows` : "";
     });
-    table.parentElement.before(filter);
+    const said = document.createElement("span");
+    said.className = "size";
+    said.setAttribute("role", "status");
+    table.parentElement.before(filter, said);
   }
 }

@@ -247,8 +247,9 @@ def log_section(log: Log, problems: list[str]) -> Section:
     """
     blocks: list[Block] = []
     if log.errors:
-        blocks.append(Notes(count(len(log.errors), "error"), log.errors, "error"))
-    blocks += [Code("Traceback", text) for text in log.tracebacks]
+        where = (f"It stopped in: {log.stopped}.",) if log.stopped else ("It stopped before its analyses began.",)
+        blocks.append(Notes(count(len(log.errors), "error"), (*log.errors, *where), "error"))
+    blocks += [Code("Traceback", text, folded=False) for text in log.tracebacks]
     warnings = tuple(ordered(pd.Series([*log.warnings, *problems], dtype=str)))
     if warnings:
         blocks.append(Notes(count(len(warnings), "warning"), warnings, "warning"))
@@ -258,12 +259,18 @@ def log_section(log: Log, problems: list[str]) -> Section:
         blocks.append(Code("Command", log.command, folded=False))
     if log.config:
         blocks.append(Code("Configuration, as it was resolved", log.config))
-    took = f" and took {_duration(log.seconds)}" if log.seconds is not None else ""
+    if log.steps:
+        rows = [(step if how == "took" else f"{step} (stopped here)", s, mb) for step, how, s, mb in log.steps]
+        table = pd.DataFrame(rows, columns=["step", "seconds", "peak_memory"])
+        blocks.append(
+            data_table(table, "Time and memory", note="Memory: the largest so far of a process.", folded=False)
+        )
+    took = f" and took {duration(log.seconds)}" if log.seconds is not None else ""
     blocks.append(Notes("", (f"Run {log.run_uuid} started {log.started}{took}.",)))
     return Section("log", "Errors, warnings and provenance", tuple(blocks))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds as a reader says them."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -19,6 +19,7 @@ from bidsdnn.report.entries import Entry, Log, listed, pick
 from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.findings import Sentences
 from bidsdnn.report.inside import inside_blocks
+from bidsdnn.report.interactive import view_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
 from bidsdnn.report.pairs import pair_blocks
 from bidsdnn.report.quality import log_section, methods_section, reliability_blocks, run_blocks
@@ -41,7 +42,7 @@ RESULTS = {
 Parts = dict[str, list[Block]]
 
 
-def build(entries: list[Entry], log: Log, *, level: str) -> list[Section]:
+def build(entries: list[Entry], log: Log, *, level: str, interactive: bool = False) -> list[Section]:
     """Put a whole page together.
 
     Parameters
@@ -75,6 +76,8 @@ def build(entries: list[Entry], log: Log, *, level: str) -> list[Section]:
             heading.append(Heading(", ".join(f"{entity} {label}" for entity, label in context)))
         base = background(own, problems)
         made = _found(own, base, stem, problems, level) | {"quality": _quality(own, base, stem, problems, level)}
+        if interactive:
+            made["maps"] = view_blocks(own, base, stem, problems, level=level) + made["maps"]
         for name, blocks in made.items():
             parts[name] += heading + blocks if blocks else []
     quality = parts.pop("quality")

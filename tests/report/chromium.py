@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
     "--disable-extensions", "--no-default-browser-check", "--remote-debugging-pipe",
 )  # fmt: skip
+# The browser reads commands from file descriptor 3 and writes answers to 4.
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for place, end in zip((3, 4), ends):
+    os.dup2(end, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 PATIENCE = 120.0
 
 
@@ -35,10 +44,9 @@ class Chromium:
         assert PROGRAM is not None
         read_end, write_end = os.pipe()
         answers, their_answers = os.pipe()
-        # The browser reads commands from file descriptor 3 and writes answers to 4.
-        shell = f'exec "$0" "$@" 3<&{read_end} 4>&{their_answers}'
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", shell, PROGRAM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            [sys.executable, "-c", LAUNCH, str(read_end), str(their_answers), PROGRAM, *OPTIONS,
+             f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(read_end, their_answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(read_end)

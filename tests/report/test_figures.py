@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
@@ -7,6 +9,8 @@ from scipy.spatial.distance import pdist, squareform
 from bidsdnn.report import drawing, figures
 from bidsdnn.report.entries import Entry, Log, listed, read_table, square
 from tests.report.conftest import encoding_table
+
+SERIES = [f"--series{i}" for i in range(len(drawing.SERIES))]
 
 
 def pixels_of(panel):
@@ -81,14 +85,39 @@ def test_drawings_follow_the_theme_inside_the_page_only():
 
 
 def test_text_in_figures_can_be_read_in_light_and_dark():
-    light, dark = {}, {}
-    for target, css in zip((light, dark), drawing.theme_css().split("@media"), strict=True):
-        target.update(pair.split(":") for pair in css[css.rindex("{") + 1 :].rstrip("}").split(";") if pair)
-    for theme in (light, dark):
-        for name in ("--ink", "--muted", *(f"--series{i}" for i in range(len(drawing.SERIES)))):
-            assert drawing.contrast(theme[name], theme["--paper"]) >= 4.5, name
+    rules = re.findall(r"(:root[^{]*)\{([^}]*)\}", drawing.theme_css())
+    light, *dark = [dict(pair.split(":") for pair in body.split(";") if pair) for _, body in rules]
+    # What the system wishes and what the reader chooses look the same.
+    assert [selector for selector, _ in rules] == [
+        ":root", ":root[data-theme=dark]", ":root:not([data-theme=light])"
+    ] and dark[0] == dark[1] and dark[0].keys() == light.keys()  # fmt: skip
+    texts = {"--paper": ["--ink", "--muted", "--link", "--bad", "--warn", *SERIES], "--soft": ["--ink", "--link"],
+             "--bad-soft": ["--bad", "--link"], "--warn-soft": ["--warn", "--ink"]}  # fmt: skip
+    for theme in (light, dark[0]):
+        for behind, names in texts.items():
+            for name in names:
+                assert drawing.contrast(theme[name], theme[behind]) >= 4.5, (name, behind)
+        # Lines of single participants are read too.
+        assert drawing.contrast(theme["--ghost"], theme["--paper"]) >= 3
         for i in range(len(drawing.HEAT)):
             assert drawing.contrast(theme[f"--heat{i}"], theme[f"--heattext{i}"]) >= 4.5, i
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_series_are_told_apart_by_the_colour_blind(dark):
+    # Viénot, Brettel and Mollon (1999): what is left of a colour without long (protan) or middle (deutan) cones.
+    left = {
+        "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+        "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    }
+    series = drawing._SERIES_DARK if dark else drawing.SERIES
+    linear = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in series]) ** 2.2
+    for matrix in left.values():
+        seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(3, 1)]
+        # The first three, which most pages stop at; all six have a marker of their own.
+        assert apart.min() > 0.12
+    assert len(set(drawing.MARKERS)) == len(drawing.SERIES)
 
 
 def test_contrast_is_that_of_wcag():

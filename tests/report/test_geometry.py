@@ -60,7 +60,7 @@ def test_the_group_is_told_by_ceiling_and_family_wise_p(output, log):
     assert "Band: the noise ceiling, from the mean of the other participants" in text
     assert "Noise ceiling .50 to .60." in html
     early = next(t for t in re.findall(r"<svg.*?</svg>", html, re.DOTALL) if "by layer in early" in t)
-    assert "noise ceiling" in early and re.search(r"fill: var\(--ghost\); opacity: 0\.55", early)
+    assert "noise ceiling" in early and re.search(r"fill: var\(--ghost\); opacity: 0\.25", early)
 
 
 def test_pairs_say_which_layers_differ(output, log, tmp_path):
