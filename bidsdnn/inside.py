@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pandas as pd
+
 from bidsdnn import activations
 from bidsdnn.bids.columns import read_columns
 from bidsdnn.bids.files import digest
@@ -65,7 +67,7 @@ def units_of(config: Config, networks: Sequence[tuple[Network, list[str]]]) -> d
     return resolve_units([text for text in config.unit if not is_brain(text)], [network for network, _ in networks])
 
 
-def probe_all(study: Study, names: Sequence[str], stimuli: Stimuli) -> None:
+def probe_all(study: Study, names: Sequence[str], stimuli: Stimuli, *, events: Sequence[pd.DataFrame] = ()) -> None:
     """Run probes on every network of a study, at the dnn level.
 
     Parameters
@@ -75,6 +77,8 @@ def probe_all(study: Study, names: Sequence[str], stimuli: Stimuli) -> None:
         Rows of `PROBES`, or ``file.py:function``.
     stimuli : Stimuli
         With hashes; each network takes its kind.
+    events : sequence of DataFrame
+        With ``trial`` and ``stimulus_id``, whose columns ``--target`` may name.
     """
     units = units_of(study.config, study.networks)
     for network, layers in study.networks:
@@ -86,7 +90,9 @@ def probe_all(study: Study, names: Sequence[str], stimuli: Stimuli) -> None:
             if study.config.unit and not given:
                 logger.warning("%s: has none of --unit; %s is left out", network.label, name)
                 continue
-            probe(study, name, network, own, layers=layers, units=given, entities={"datatype": "stimuli"})
+            probe(
+                study, name, network, own, layers=layers, units=given, entities={"datatype": "stimuli"}, events=events
+            )
 
 
 def probe(
@@ -100,6 +106,7 @@ def probe(
     entities: Mapping[str, str],
     content: str = "",
     about: Mapping[str, Any] | None = None,
+    events: Sequence[pd.DataFrame] = (),
 ) -> None:
     """Run one probe of one network and write its result, unless the same result is there.
 
@@ -121,6 +128,8 @@ def probe(
         Hash of what the network depends on beyond its own, as the responses that an encoder was fitted to.
     about : mapping, optional
         Keys of the sidecar that say of what the network was made; its ``Methods`` come before the probe's.
+    events : sequence of DataFrame
+        As of `probe_all`.
     """
     config, out = study.config, study.derivatives
     function = resolve(name, PROBES)
@@ -134,7 +143,7 @@ def probe(
         "decoder_parameters": {name: config.parameters.get(name, {}) for name in decoders_of(config)},
         "activations": partial(_activations, study, network, stimuli),
         **({} if config.cv is None else {"cv": config.cv}),
-        **_labels(study, function),
+        **_labels(study, function, events),
     }  # fmt: skip
     taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
     depends = {
@@ -189,8 +198,8 @@ def _activations(study: Study, network: Network, stimuli: Stimuli, layers: Seque
     return activations.ensure(network, layers, stimuli, study.derivatives, config=study.config)[0]
 
 
-def _labels(study: Study, function: Callable[..., Any]) -> dict[str, Any]:
+def _labels(study: Study, function: Callable[..., Any], events: Sequence[pd.DataFrame]) -> dict[str, Any]:
     """Columns of the stimuli that ``--target`` names, for a probe that takes them."""
     if "targets" not in inspect.signature(function).parameters:
         return {}
-    return {"targets": read_columns(study.config.targets, index=study.index, flag="--target ")}
+    return {"targets": read_columns(study.config.targets, index=study.index, events=events, flag="--target ")}

@@ -202,7 +202,8 @@ def dnn(study: Study, loaded: Sequence[Outcome]) -> list[Outcome]:
         if probes:
             stimuli, counts = presented_stimuli(study, shown) if shown else (all_stimuli(study), {})
             activations.write_manifest(stimuli, counts, study.derivatives)
-            probe_all(study, probes, stimuli)
+            events = [table for one in shown for table in one.shown.events.values()]
+            probe_all(study, probes, stimuli, events=events)
         elif shown:
             extract(study, shown)
         else:

@@ -26,18 +26,19 @@ def check_decoding(config: Config) -> None:
     for column, table in config.targets.items():
         if table is not None:
             check_table(column, table, flag="--target ")
-    if "decoding" not in config.analysis:
-        return
-    if not config.targets:
+    asked = [name for name in ("decoding", "probe") if name in config.analysis]
+    if "decoding" in asked and not config.targets:
         raise ConfigError("--analysis decoding: nothing to decode; give --target COLUMN or --target COLUMN=FILE.tsv")
-    check_parameters(**config.parameters.get("decoding", {}))
+    for name in asked:
+        check_parameters(owner=name, **config.parameters.get(name, {}))
     for name in decoders_of(config):
         # The table of a name that is an encoder's too was checked as the encoder's.
         check_decoder(name, config.parameters.get(name, {}) if name != config.encoder else {})
 
 
 def check_parameters(
-    *, items: str = "run", select: float = 0, components: int = 0, train: str = "", test: str = "", **others: Any
+    *, items: str = "run", select: float = 0, components: int = 0, train: str = "", test: str = "",
+    owner: str = "decoding", **others: Any,
 ) -> None:
     """Refuse parameters of `decoding` that make no sense, before any data is read.
 
@@ -45,6 +46,8 @@ def check_parameters(
     ----------
     items, select, components, train, test
         As of `decoding`.
+    owner : str
+        Whose parameters they are.
     **others
         Further parameters, which are not looked at.
 
@@ -53,11 +56,11 @@ def check_parameters(
     ConfigError
     """
     if items not in ITEMS:
-        raise ConfigError(f"parameters.decoding.items = {items!r}: choose one of {', '.join(ITEMS)}")
+        raise ConfigError(f"parameters.{owner}.items = {items!r}: choose one of {', '.join(ITEMS)}")
     for name, value, whole in (("select", select, False), ("components", components, True)):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or value < 0 or (value != int(value) and (whole or value > 1)):
-            raise ConfigError(f"parameters.decoding.{name} = {value!r}: give how many, or leave it out for all")
+            raise ConfigError(f"parameters.{owner}.{name} = {value!r}: give how many, or leave it out for all")
     for text in (train, test):
         if text:
             event_filter(text)

@@ -19,7 +19,7 @@ SUPPLIED = ("seed", "device")
 
 def decoders_of(config: Config) -> tuple[str, ...]:
     """Decoders that a configuration may use; none if nothing is decoded."""
-    if "decoding" not in config.analysis:
+    if not {"decoding", "probe"} & set(config.analysis):
         return ()
     return (config.decoder,) if config.decoder else tuple(DEFAULTS.values())
 

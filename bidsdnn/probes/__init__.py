@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bidsdnn.probes.ablation import ablation
+from bidsdnn.probes.maps import feature_map
 from bidsdnn.probes.optimal import optimal_stimulus
+from bidsdnn.probes.probe import probe
 from bidsdnn.probes.top import top_stimuli
 from bidsdnn.probes.transfer import transfer
 from bidsdnn.result import Result
 
 PROBES: dict[str, Callable[..., Result]] = {
     "top-stimuli": top_stimuli,
+    "feature-map": feature_map,
+    "probe": probe,
     "optimal-stimulus": optimal_stimulus,
     "ablation": ablation,
     "transfer": transfer,

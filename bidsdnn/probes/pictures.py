@@ -35,6 +35,24 @@ def coloured(
     return np.round(255 * colormaps[colours](scaled)[..., :3]).astype(np.uint8)
 
 
+def seen_picture(given: np.ndarray) -> np.ndarray:
+    """A network's input as a picture: cut out as the network is given it, its contrast stretched to what can be shown.
+
+    Parameters
+    ----------
+    given : ndarray, shape (channels, height, width)
+        One channel, or three, normalised in any way.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+    """
+    values = np.moveaxis(np.asarray(given, dtype=np.float64)[:3], 0, -1)
+    values = values.repeat(3, -1) if values.shape[-1] == 1 else values
+    low, high = float(values.min()), float(values.max())
+    return np.round(255 * (values - low) / (high - low if high > low else 1)).astype(np.uint8)
+
+
 def enlarged(picture: np.ndarray, size: int) -> np.ndarray:
     """Repeat pixels until the longer side is as near to a size as whole repetitions come, and not smaller than it was.
 

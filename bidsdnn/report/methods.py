@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from bidsdnn.report.population import POPULATION
+from bidsdnn.report.probe_works import PROBES
 from bidsdnn.report.reference import Reference
 from bidsdnn.report.training_works import TRAINING
 
@@ -381,5 +382,6 @@ _FAMILIES = {
     "vit_": "vit", "convnext": "convnext",
 }  # fmt: skip
 
-REFERENCES: dict[str, Reference] = {reference.key: reference for reference in (*_TABLE, *POPULATION)}
-REFERENCES: dict[str, Reference] = {reference.key: reference for reference in (*_TABLE, *TRAINING)}
+REFERENCES: dict[str, Reference] = {
+    reference.key: reference for reference in (*_TABLE, *POPULATION, *TRAINING, *PROBES)
+}
