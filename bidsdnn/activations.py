@@ -24,7 +24,7 @@ from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.work import Known, contents
 from bidsdnn.parallel import Map
 from bidsdnn.patterns import Group, Patterns
-from bidsdnn.report.methods import network_reference
+from bidsdnn.report.network_works import network_reference
 from bidsdnn.stimuli import Stimuli, modality
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ _PAIR = ["first", "second", "region"]
 def layer_tables(
     derivatives: Derivatives, labels: Sequence[str], omitted: list[str], *, permutations: int, seed: int
 ) -> int:
-    """Each participant was scored with the layer that the others' mean is highest in; depths were averaged.
+    """Each participant was scored with the layer that the others' mean was highest in; depths were averaged.
 
     Parameters
     ----------

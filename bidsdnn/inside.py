@@ -34,7 +34,7 @@ from bidsdnn.patterns import Patterns
 from bidsdnn.probes import NEEDS_GRADIENTS, PROBES
 from bidsdnn.probes.driving import check_precision
 from bidsdnn.probes.units import Unit, is_brain, resolve_units
-from bidsdnn.report.methods import network_reference
+from bidsdnn.report.network_works import network_reference
 from bidsdnn.stimuli import Stimuli
 from bidsdnn.study import Study
 

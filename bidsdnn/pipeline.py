@@ -18,7 +18,7 @@ from bidsdnn.across_runs import scratch
 from bidsdnn.analysed import analyse, of_participant
 from bidsdnn.analyses import NEEDS_NETWORK, reliability
 from bidsdnn.bids import names
-from bidsdnn.bids.atlases import atlas_regions
+from bidsdnn.bids.atlases import atlas_descriptions, atlas_regions
 from bidsdnn.bids.columns import read_columns
 from bidsdnn.bids.dataset import Dataset
 from bidsdnn.bids.derivatives import Derivatives
@@ -29,6 +29,7 @@ from bidsdnn.bids.people import read_people
 from bidsdnn.bids.stimulus_index import StimulusIndex
 from bidsdnn.brainlayer import probe_brain
 from bidsdnn.checking import check_configuration, is_probe
+from bidsdnn.citations import write_citations
 from bidsdnn.config import Config
 from bidsdnn.encoding.memory import in_file
 from bidsdnn.encoding.prediction import PREDICT
@@ -124,7 +125,7 @@ def run(config: Config, *, command: str, announce: Callable[[str], None]) -> lis
         if config.analysis_level == "participant":
             level = predicted if predicts else published if config.rdm else level
         outcomes = level(study, loaded)
-        reports.write_citations(derivatives)
+        write_citations(derivatives)
     # The page over all reports tells how long this run took.
     reports.index_page(derivatives)
     return outcomes
@@ -291,9 +292,10 @@ def _related(
 
     regions, atlases = atlas_regions(config.atlas, space)
     content = digest({"responses": found.content, "atlases": atlases})
+    described = atlas_descriptions(config.atlas)
     for label, table in regions.items() if config.atlas else ():
         if not out.current(f"atlas{names.label(label)}", content, **entities):
-            written = out.write_atlas(label, table, space, **entities)
+            written = out.write_atlas(label, table, space, about=described[label], **entities)
             out.write_receipt(f"atlas{names.label(label)}", written, {"ConfigurationHash": content}, **entities)
     if not out.current("reliability", content, **entities):
         out.save(reliability(brain, reliable, regions=regions), space, content, **entities)

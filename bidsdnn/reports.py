@@ -13,11 +13,10 @@ import numpy as np
 from bidsdnn import journal
 from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import DESCRIPTIONS, Derivatives
-from bidsdnn.bids.files import read_json, sidecar_path, write_text
+from bidsdnn.bids.files import read_json, sidecar_path
 from bidsdnn.bids.stimulus_index import read_categories
 from bidsdnn.report.entries import Entry, Log
 from bidsdnn.report.index import Report, write_index
-from bidsdnn.report.methods import citation
 from bidsdnn.report.page import page
 from bidsdnn.stimuli import modality, thumbnail
 
@@ -220,19 +219,3 @@ def _log(root: Path, name: str) -> Log:
     recalled: dict[str, Any] = journal.recall(folder, name)
     recalled.pop("software")
     return Log(**recalled)
-
-
-def write_citations(derivatives: Derivatives) -> None:
-    """Write ``logs/CITATION.md`` and ``.bib`` with what the results on disk rest on.
-
-    Parameters
-    ----------
-    derivatives : Derivatives
-    """
-    keys: dict[str, None] = {}
-    for path in sorted(derivatives.root.rglob("*.json")):
-        for key in read_json(path).get("References", []):
-            keys[key] = None
-    markdown, bibtex = citation(list(keys))
-    write_text(derivatives.root / "logs" / "CITATION.md", markdown)
-    write_text(derivatives.root / "logs" / "CITATION.bib", bibtex)

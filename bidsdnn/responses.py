@@ -19,7 +19,7 @@ import pandas as pd
 
 from bidsdnn.across_runs import Joint, Stacked, Stored, estimate_jointly, scratch
 from bidsdnn.bids.dataset import Run
-from bidsdnn.bids.files import digest, read_table
+from bidsdnn.bids.files import digest, read_json, read_table
 from bidsdnn.bids.runs import SPACE
 from bidsdnn.conditions import items_path, read_conditions
 from bidsdnn.errors import DataError
@@ -46,6 +46,7 @@ JOINT_MAPS = {
     "noisepool": "Voxels whose components were modelled as noise",
 }
 
+SOFTWARE = ("bids", "bids-apps", "pybids", "nibabel", "nilearn", "numpy", "scipy", "pandas")
 ANNOTATIONS = ("Notes", "Anatomy", "Mesh", "InflatedMesh")
 """Keys of the quality table's sidecar that no number depends on."""
 
@@ -193,7 +194,8 @@ def methods_text(tasks: Sequence[Task]) -> str:
     if estimation.response in ("fir", "window", "glmsingle", "timeseries"):
         sentences.append(beside[0].upper() + beside[1:])
     else:
-        sentences.append(f"Events were convolved with the {estimation.hrf} response; {beside}")
+        whose = {"spm": "SPM's", "glover": "Glover's"}.get(estimation.hrf, f"the {estimation.hrf}")
+        sentences.append(f"Events were convolved with {whose} haemodynamic response; {beside}")
     limit = SCRUB_MM if estimation.fd_threshold is None and "scrub" in estimation.confounds else estimation.fd_threshold
     if limit is not None:
         sentences.append(f"Volumes with a framewise displacement above {limit:g} mm were left out of the fit.")
@@ -205,7 +207,7 @@ def methods_text(tasks: Sequence[Task]) -> str:
     if estimation.standardize in scaled:
         sentences.append(f"Each voxel's series was expressed in {scaled[estimation.standardize]} within runs.")
     if estimation.response == "condition":
-        sentences.append("Reliability is that of the same model of odd and of even runs.")
+        sentences.append("Reliability was that of the same model of odd and of even runs.")
     elif estimation.response == "timeseries":
         sentences.append(
             "Volumes were z-scored within runs"
@@ -226,8 +228,9 @@ def _modelled(tasks: Sequence[Task]) -> str:
     some = "" if with_motion == len(tasks) else f" (in {with_motion} of {len(tasks)} runs)"
     names = [STRATEGY_WORDS.get(name, name) for name in tasks[0].estimation.confounds if name not in ("none", "scrub")]
     motion = [f"{', '.join(names)}{some}"] if with_motion and names else []
-    others = ["events that are not scored"] if any((~task.events["trial"]).any() for task in tasks) else []
-    return " and ".join([*motion, "slow cosines", *others])
+    others = ["events that were not scored"] if any((~task.events["trial"]).any() for task in tasks) else []
+    *first, last = (*motion, "slow cosines", *others)
+    return f"{', '.join(first)} and {last}" if first else str(last)
 
 
 def _write_run_tables(first: Task, found: Sequence[Mapping[str, Any]]) -> list[Path]:
@@ -289,10 +292,10 @@ def responses(
         **sidecar,
         "ConfigurationHash": content,
         "Estimation": vars(estimation),
-        "Methods": methods_text(tasks),
+        "Methods": methods_text(tasks) + (f" {summary(ncsnr)}" if _has_ncsnr(averaged) else ""),
         "StimuliSeenOnce": once,
         "Omitted": [*warned, *joint.left_out, *_seen_once(once, len(averaged.patterns))],
-        "References": ["bids", "bids-apps", "pybids", "nibabel", "nilearn", "numpy", *_cited(tasks, averaged)],
+        "References": [*SOFTWARE, *_cited(tasks, averaged)],
     }
     written = _write(first, averaged, joint, common)
     designs = [os.path.relpath(design_of(task), quality.parent) for task in tasks]
@@ -313,15 +316,27 @@ def _cited(tasks: Sequence[Task], averaged: Averaged) -> list[str]:
     used = {
         **dict.fromkeys(("glmdenoise", "fracridge"), estimation.response == "glmsingle"),
         "ar1": estimation.noise == "ar1",
-        "fmriprep": tasks[0].run.source != "raw",
+        "fmriprep": _by_fmriprep(tasks[0]),
         "motion": with_motion,
         "motion-24": "motion-24-" in named,
         "compcor": any(name.lstrip("at").startswith("compcor-") for name in named),
         "ica-aroma": "ica_aroma-" in named,
-        "ncsnr": averaged.ncsnr is not None and bool(np.isfinite(averaged.ncsnr).any()),
+        "ncsnr": _has_ncsnr(averaged),
     }
     own = [estimation.response] if estimation.response in ESTIMATORS else []
     return [*own, *(key for key, yes in used.items() if yes)]
+
+
+def _has_ncsnr(averaged: Averaged) -> bool:
+    return averaged.ncsnr is not None and bool(np.isfinite(averaged.ncsnr).any())
+
+
+def _by_fmriprep(task: Task) -> bool:
+    """Whether fMRIPrep made the images, as their dataset says; of one that says nothing its name decides."""
+    source = task.run.source
+    said = read_json(task.derivatives.links.get(source, Path()) / "dataset_description.json").get("GeneratedBy")
+    makers = [str(one.get("Name", "")) for one in said] if said else [source]
+    return source != "raw" and any("fmriprep" in name.lower() for name in makers)
 
 
 def _seen_once(once: int, n_stimuli: int) -> list[str]:

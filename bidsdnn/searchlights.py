@@ -169,11 +169,11 @@ def searchlight(
         maps=tuple(one for scores in found for one in _maps(scores, x.groups)),
         tables={f"{scores.name}": _table(scores, x.groups, regions, metric, comparisons[0]) for scores in found},
         sidecar={
-            "Methods": f"{summary(searchlight)} A neighbourhood is the centre and the voxels or vertices {extent}. "
-            f"{' '.join(said)} p comes from {permutations:,} permutations of the stimulus labels, the same for all "
-            "centres and layers, with p = (1 + b) / (1 + n); family-wise p counts the permutations whose largest value "
-            "over all centres and layers, each layer's in units of its root mean square, reaches the observed one."
-            f"{held_out}",
+            "Methods": f"{summary(searchlight)} A neighbourhood was the centre and the voxels or vertices {extent}. "
+            f"{' '.join(said)} p came from {permutations:,} permutations of the stimulus labels, the same for all "
+            "centres and layers, with p = (1 + b) / (1 + n); family-wise p counted the permutations whose largest "
+            "value over all centres and layers, each layer's in units of its root mean square, reached the observed "
+            f"one.{held_out}",
             "Test": "permutations of stimulus labels, one-sided",
             "Permutations": permutations,
             "Correction": "family-wise over all centres and layers, by the largest value of each permutation",

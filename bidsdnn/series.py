@@ -59,7 +59,7 @@ def timeseries(
     unit: str = "seconds",
     uncovered: str = "error",
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Responses are the volumes acquired during a stimulus, the nuisance projected out of the series.
+    """Responses were the volumes acquired during a stimulus, the nuisance projected out of the series.
 
     Parameters
     ----------

@@ -237,7 +237,7 @@ def _shown(thing: Thing) -> str:
     call = thing.name if thing.is_value else f"{thing.name}({', '.join(thing.arguments)})"
     # A class without arguments of its own is a description of others, or is made by a function.
     bare = isinstance(thing.node, ast.ClassDef) and not thing.arguments
-    lines = [f"{level} `{thing.name}`", "", *([] if bare else [f"```python\n{call}\n```", ""]), _code(parts.pop(""))]
+    lines = [f"{level} `{thing.name}`", "", *([] if bare else [f"```\n{call}\n```", ""]), _code(parts.pop(""))]
     for title, text in parts.items():
         if title in ("Parameters", "Returns", "Yields", "Raises", "Attributes"):
             rows = []

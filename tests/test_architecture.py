@@ -23,7 +23,7 @@ ROWS = [
     {"predicted", "groupmodels"},
     {"published", "measured", "analysed", "inside"},
     {"study", "checking"},
-    {"plan", "reports", "grouplevel", "similarities"},
+    {"plan", "reports", "citations", "grouplevel", "similarities"},
     {"precomputed"},
     {"responses", "features", "trials", "grouprsa", "groupdecoding", "grouplayers", "grouppairs", "groupmaps"},
     {"series", "groupeffects"},

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bidsdnn.bids import names
-from bidsdnn.bids.files import digest
+from bidsdnn.bids.files import digest, read_json
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.spaces import Parcels
 from bidsdnn.stimuli import file_sha256
@@ -18,6 +18,8 @@ from bidsdnn.stimuli import file_sha256
 logger = logging.getLogger(__name__)
 
 WHOLE_BRAIN = "brain"
+# As deep as a template's atlases lie in a dataset.
+_FOLDERS = 5
 
 
 def _label(path: Path) -> str:
@@ -75,6 +77,30 @@ def atlas_regions(paths: Sequence[Path], space: Any) -> tuple[dict[str, Mapping[
         files = [file for file in (*_both(path), *_tables(path)) if file.exists()]
         contents[label] = digest({"files": [file_sha256(file) for file in files]})
     return regions, contents
+
+
+def atlas_descriptions(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """What the nearest ``atlas-<label>_description.json`` in an atlas' folder or above says, by the atlas' label.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        As in `atlas_regions`.
+
+    Returns
+    -------
+    dict of str to dict
+        Name, authors, license and references; empty where there is no description.
+    """
+    kept = ("Name", "Authors", "Curators", "License", "ReferencesAndLinks", "RRID")
+    found = {}
+    for path in _left_files(paths):
+        label = _label(path)
+        name = f"atlas-{label.partition('_')[0]}_description.json"
+        near = (folder / name for folder in path.absolute().parents[:_FOLDERS])
+        said = next((read_json(one) for one in near if one.is_file()), {})
+        found[label] = {key: said[key] for key in kept if key in said}
+    return found
 
 
 def _tables(path: Path) -> list[Path]:

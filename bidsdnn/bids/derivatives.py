@@ -264,8 +264,9 @@ class Derivatives:
         self.write_receipt(name, written, common, **entities)
 
     def write_atlas(
-        self, label: str, regions: Mapping[str, np.ndarray], where: Space, /, **entities: Any
-    ) -> list[Path]:
+        self, label: str, regions: Mapping[str, np.ndarray], where: Space, /, about: Mapping[str, Any] | None = None,
+        **entities: Any,
+    ) -> list[Path]:  # fmt: skip
         """Write an atlas as it was used, on the data's grid, with its names, and say at the root what it is."""
         entities |= atlas_entities(label)
         path = self.image_path("dseg", where, **entities)
@@ -282,9 +283,10 @@ class Derivatives:
             write_tsv(written[-1], pd.DataFrame({"index": list(numbered), "name": list(regions)}))
         for file in where.files(path):
             write_json(sidecar_path(file), {"Description": "The atlas on the grid of the data", **_space_keys(file)})
-        about = self.root / f"atlas-{entities['atlas']}_description.json"
-        if not about.exists():
-            write_json(about, {"Name": entities["atlas"], "Description": "An atlas that the user gave with --atlas"})
+        description = {"Name": entities["atlas"], "Description": "An atlas that the user gave with --atlas"}
+        path_of_it = self.root / f"atlas-{entities['atlas']}_description.json"
+        if read_json(path_of_it) != {**description, **(about or {})}:
+            write_json(path_of_it, {**description, **(about or {})})
         return written
 
     def write_mask(self, path: Path, space: Space) -> Path:

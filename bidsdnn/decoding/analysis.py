@@ -234,7 +234,7 @@ def _result(found: _Found, permutations: int, features: Features, train: str, te
     tables["searchlightdecoding"] = found.near
     decoders, tests = list(dict.fromkeys(found.decoders)), " or ".join(dict.fromkeys(found.tests))
     crossed = [f"trained on items with {train}" if train else "", f"tested on those with {test}" if test else ""]
-    said = "; ".join(part for part in crossed if part)
+    said = " and ".join(part for part in crossed if part)
     works = {
         "lda-ridge": "lda" in decoders,
         "ridge": "ridge" in decoders,
@@ -246,10 +246,10 @@ def _result(found: _Found, permutations: int, features: Features, train: str, te
         *(described(name) for name in decoders),
         "Voxels were z-scored by the training part." if features.standardize else "",
         summary_of(features) if features.select or features.components else "",
-        f"Cross-decoding: {said}." if said else "",
+        f"Decoders were {said}." if said else "",
         summary(searchlight_decoding) if found.near else "",
-        f"p tests balanced accuracy, or r pooled over folds, against {permutations:,} {tests}, each repeating the "
-        "whole fit, with p = (1 + b) / (1 + n); family-wise p counts the best score of each relabelling over the "
+        f"Balanced accuracy, or r pooled over folds, was tested against {permutations:,} {tests}, each repeating the "
+        "whole fit, with p = (1 + b) / (1 + n); family-wise p counted the best score of each relabelling over the "
         "regions of an atlas, or over all layers.",
     ]
     return Result(

@@ -37,8 +37,14 @@ def check_decoding(config: Config) -> None:
 
 
 def check_parameters(
-    *, items: str = "run", select: float = 0, components: int = 0, train: str = "", test: str = "",
-    owner: str = "decoding", **others: Any,
+    *,
+    items: str = "run",
+    select: float = 0,
+    components: int = 0,
+    train: str = "",
+    test: str = "",
+    owner: str = "decoding",
+    **others: Any,
 ) -> None:
     """Refuse parameters of `decoding` that make no sense, before any data is read.
 

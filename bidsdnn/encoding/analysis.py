@@ -193,13 +193,13 @@ def encoding(
             **(identification_table(by_region.groups, by_region.scores, named) if found.layers else {}),
         },
         sidecar={
-            "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation: {folded.said}{nested}."
+            "Methods": f"{summary(encoding)} {said_of(model, encoder)} Cross-validation used {folded.said}{nested}."
             f"{folded.method}{'' if fit.model is model else f' {summary(Grouped)}'} "
             f"{said_of_test(model, folded, permutations, voxelwise=every)}{found.said}{shared.methods}"
             + (
                 ""
                 if region_encoder is None
-                else f" Regions' scores are of a fit of their own. {said_of(whole, region_encoder)}"
+                else f" Regions' scores were of a fit of their own. {said_of(whole, region_encoder)}"
             ),
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Encoder": encoder,

@@ -158,7 +158,7 @@ class Compared:
     tables: dict[str, pd.DataFrame]
     methods: str
     sidecar: Mapping[str, Any]
-    references: tuple[str, ...] = ("layer-assignment", "brain-hierarchy", "corrected-resampling", "holm")
+    references: tuple[str, ...] = ("layer-assignment", "corrected-resampling")
 
 
 def compared(
@@ -245,6 +245,8 @@ def compare_layers(
     return Compared(
         best_maps(labels, networks, groups, found), tables, sentences(samples, units, is_pair=len(labels) > 1),
         {"BootstrapSamples": samples, "BootstrapUnits": dof + 1, "TrainingFactor": round(factor, 4)},
+        ("layer-assignment", "corrected-resampling", *(["brain-hierarchy"] if hierarchy else []),
+         *(["holm"] if len(labels) > 1 else [])),
     )  # fmt: skip
 
 
@@ -380,10 +382,10 @@ def best_maps(
 def sentences(samples: int, units: np.ndarray, *, is_pair: bool) -> str:
     """The Methods."""
     text = (
-        f" {summary(compare_layers)} Confidence is the share of {samples:,} bootstrap samples of the held-out stimuli, "
-        f"without refitting, in which a layer has the highest r. {summary(choice.preferred_depth)} Counted are voxels "
-        "with r above 1.645 / sqrt(n)."
+        f" {summary(compare_layers)} Confidence was the share of {samples:,} bootstrap samples of the held-out "
+        f"stimuli, without refitting, in which a layer had the highest r. {summary(choice.preferred_depth)} Voxels "
+        "with r above 1.645 / sqrt(n) were counted."
     )
     if is_pair:
-        text += f" {summary(choice.difference_test)} The family is the pairs of a region (Holm)."
+        text += f" {summary(choice.difference_test)} The family was the pairs of a region (Holm)."
     return text

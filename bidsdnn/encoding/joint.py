@@ -227,7 +227,7 @@ def said_of_joint(joint: Joint) -> str:
     listed = f" The bands were {how}." if how else ""
     return (
         f" All bands were fitted as one model.{listed} {summary(pearsonr_shares)} {summary(r2_shares)} "
-        "For p, bands weigh alike."
+        "For p, bands weighed alike."
     )
 
 

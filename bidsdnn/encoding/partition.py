@@ -253,7 +253,7 @@ def _result(
         tables={"variancepartition": pd.DataFrame(rows)},
         sidecar={
             "Methods": f"{summary(variance_partition)} {summary(parts_of)} {summary(BandedRidge)} "
-            f"{summary(bootstrap_r2)}{shared}{averaged} Cross-validation: {folded.said}{nested}.{folded.method}",
+            f"{summary(bootstrap_r2)}{shared}{averaged} Cross-validation used {folded.said}{nested}.{folded.method}",
             "CrossValidation": f"{folded.said}{nested}{folded.gap}",
             "Spaces": {name: list(layers) for name, layers in spaces.layers.items()},
             "Measure": "R2 of held-out predictions, one minus their squared error over that of the training part's "

@@ -169,6 +169,6 @@ def said_of_test(model: Any, folded: Folding, permutations: int, *, voxelwise: b
     )  # fmt: skip
     return (
         f"{what} tested against {permutations:,} {folded.test}{repeated}, with p = (1 + b) / (1 + n); family-wise p "
-        "counts the permutations whose largest value over all layers and voxels, or regions of an atlas, reaches the "
-        "observed one."
+        "counted the permutations whose largest value over all layers and voxels, or regions of an atlas, reached the "
+        "observed one, and q was the false discovery rate."
     )

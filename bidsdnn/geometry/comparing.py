@@ -196,9 +196,9 @@ def _partial(
 def methods(tests: Tests, controls: Sequence[Model]) -> str:
     """Sentences for the report on how RDMs were compared."""
     said = (
-        f"p comes from {tests.permutations:,} permutations of the stimulus labels, the same for all layers, with "
-        "p = (1 + b) / (1 + n). p_fwe counts how often the best of all models reaches the observed similarity, "
-        "and q is the false discovery rate over models and regions."
+        f"p came from {tests.permutations:,} permutations of the stimulus labels, the same for all layers, with "
+        "p = (1 + b) / (1 + n). The family-wise p counted how often the best of all models reached the observed "
+        "similarity, and q was the false discovery rate over models and regions."
     )
     if tests.weighted:
         said += f" {summary(weighted_permutation)} Stimuli were held out in up to 5 folds."

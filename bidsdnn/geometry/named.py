@@ -43,6 +43,11 @@ def described(name: str, table: dict[str, Any]) -> str:
     return summary(resolve(name, table)) or f"{short(name)}, a function of the user's, was used."
 
 
+def lower_first(text: str) -> str:
+    """Begin a sentence with a small letter, to go on from another's beginning."""
+    return text[:1].lower() + text[1:]
+
+
 def own_sources(names: Iterable[str]) -> dict[str, str]:
     """Source text of the user's functions, on which results depend."""
     return {name: inspect.getsource(resolve(name, {})) for name in names if is_own(name)}

@@ -12,7 +12,7 @@ from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.geometry.comparing import Counts, Rdms, Tests, check_combined, compare_all, methods
 from bidsdnn.geometry.measured import FEWEST_STIMULI, How, Regions, Residuals, measure, whole_brain
 from bidsdnn.geometry.models import Columns, column_models, find_controls, layer_models, metric_of_layers
-from bidsdnn.geometry.named import check_names, described, short
+from bidsdnn.geometry.named import check_names, described, lower_first, short
 from bidsdnn.geometry.splits import check_by, split_rdms
 from bidsdnn.geometry.undefined import undefined
 from bidsdnn.geometry.units import ITERATE, UnitTests, unit_table
@@ -231,7 +231,7 @@ def compare(
         tables[f"rsa{iterate}"] = unit_table(x.groups, asked, map=map)
     text = f"{described(metric, DISSIMILARITIES)}{said}"
     if layers and units != metric:
-        text += f" Of layers: {described(units, DISSIMILARITIES)}"
+        text += f" In layers, {lower_first(described(units, DISSIMILARITIES))}"
     return Result(
         "rsa",
         tables=tables,
@@ -249,7 +249,8 @@ def compare(
             "Comparisons": {short(name): described(name, SIMILARITIES) for name in comparisons},
             "Controls": [one.layer for one in controls],
             **({"Notes": notes} if notes else {}),
-            "References": ["rsa", "permutation", *(["crossnobis"] if metric in ("crossnobis", "mahalanobis") else []),
+            "References": ["rsa", "permutation", "fdr",
+                           *(["crossnobis"] if metric in ("crossnobis", "mahalanobis") else []),
                            *(["weighted-rsa"] if weighted else []), *(["partial-permutation"] if controls else [])],
         },
     )  # fmt: skip

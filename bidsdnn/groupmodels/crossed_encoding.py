@@ -275,8 +275,8 @@ def encoding_result(
             "encodingpeople": people_table(x.groups, shared.labels, found, named),
         },
         sidecar={
-            "Methods": f"{summary(crossed_encoding)} {said_of(model, name)} Cross-validation: {folded.said}{nested}, "
-            "the participant left out.",
+            "Methods": f"{summary(crossed_encoding)} {said_of(model, name)} Cross-validation used "
+            f"{folded.said}{nested}, the participant left out.",
             "CrossValidation": f"{folded.said}{nested}; one participant left out at a time",
             "Encoder": name,
             "Measure": "Pearson r of predicted and measured deviations from each one's training part's mean, pooled "

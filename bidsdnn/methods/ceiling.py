@@ -29,7 +29,7 @@ class Variances(NamedTuple):
 
 
 def split_half(values: ArrayLike, stimulus: ArrayLike, *, order: ArrayLike | None = None) -> NDArray[np.float64]:
-    """Reliability of averaged responses is the correlation of odd with even repeats, corrected to all repeats.
+    """Reliability of averaged responses was the correlation of odd with even repeats, corrected to all repeats.
 
     The correlation r of the halves' means over the stimuli that were repeated gives the ratio x of noise to signal
     variance in a trial, from r^2 (1 + x a) (1 + x b) = 1, a and b being the mean over stimuli of 1 over the repeats
@@ -113,7 +113,7 @@ def variances(values: ArrayLike, stimulus: ArrayLike) -> Variances:
 
 
 def ncsnr(values: ArrayLike, stimulus: ArrayLike) -> NDArray[np.float64]:
-    """The noise ceiling signal-to-noise ratio is the root of signal over noise variance of a trial.
+    """The noise ceiling signal-to-noise ratio was the root of signal over noise variance of a trial.
 
     Parameters and errors are those of `variances`.
 

@@ -206,7 +206,7 @@ def difference_test(observed: float, resampled: ArrayLike, *, factor: float, dof
 
 
 def preferred_depth(counts: ArrayLike) -> Float:
-    """Depth is the mean over voxels of the layer that predicts each best, from 0 for the first to 1 for the last.
+    """Depth was the mean over voxels of the layer that predicted each best, from 0 for the first to 1 for the last.
 
     After the assignment of voxels to layers of Güçlü & van Gerven (2015), Journal of Neuroscience 35, 10005-10014.
 

@@ -32,7 +32,7 @@ class Dissimilarity(Protocol):
 
 
 def correlation(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
-    """The dissimilarity of two stimuli is one minus the Pearson correlation of their patterns.
+    """The dissimilarity of two stimuli was one minus the Pearson correlation of their patterns.
 
     Kriegeskorte, Mur & Bandettini (2008), Frontiers in Systems Neuroscience 2, 4.
 
@@ -71,7 +71,7 @@ def correlation(values: Any, *, precision: ArrayLike | None = None, folds: Array
 
 
 def cosine(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
-    """The dissimilarity of two stimuli is one minus the cosine of the angle between their patterns.
+    """The dissimilarity of two stimuli was one minus the cosine of the angle between their patterns.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def cosine(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike 
 
 
 def euclidean(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
-    """The dissimilarity of two stimuli is the Euclidean distance of their patterns.
+    """The dissimilarity of two stimuli was the Euclidean distance of their patterns.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def euclidean(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLi
 
 
 def sqeuclidean(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
-    """The dissimilarity of two stimuli is the squared Euclidean distance of their patterns.
+    """The dissimilarity of two stimuli was the squared Euclidean distance of their patterns.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def sqeuclidean(values: Any, *, precision: ArrayLike | None = None, folds: Array
 
 
 def spearman(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
-    """The dissimilarity of two stimuli is one minus the Spearman rank correlation of their patterns.
+    """The dissimilarity of two stimuli was one minus the Spearman rank correlation of their patterns.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def spearman(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLik
 
 
 def mahalanobis(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
-    """The dissimilarity of two stimuli is the squared Mahalanobis distance of their patterns, per channel.
+    """The dissimilarity of two stimuli was the squared Mahalanobis distance of their patterns, per channel.
 
     (a - b) P (a - b)' / p for noise precision P, as in rsatoolbox: squared, and divided by the number of channels.
     Walther et al. (2016), NeuroImage 137, 188-200.
@@ -193,7 +193,7 @@ def mahalanobis(values: Any, *, precision: ArrayLike | None = None, folds: Array
 
 
 def crossnobis(values: Any, *, precision: ArrayLike | None = None, folds: ArrayLike | None = None) -> Float:
-    """The dissimilarity of two stimuli is their cross-validated Mahalanobis distance, per channel.
+    """The dissimilarity of two stimuli was their cross-validated Mahalanobis distance, per channel.
 
     The mean over all pairs of folds (f, g) of (a_f - b_f) P (a_g - b_g)' / p: noise that is independent between folds
     cancels, so it is unbiased, zero on average for equal stimuli, and may be negative; equal to rsatoolbox's, which
@@ -241,7 +241,7 @@ def poisson_kl(
     prior_rate: float = 1.0,
     prior_weight: float = 0.1,
 ) -> Float:
-    """The dissimilarity of two stimuli is the symmetrised Kullback-Leibler divergence of Poisson firing rates.
+    """The dissimilarity of two stimuli was the symmetrised Kullback-Leibler divergence of Poisson firing rates.
 
     The mean over channels of (a - b) (log a - log b), after each rate x became (x + w r) / (1 + w) for a prior rate r
     of weight w: rsatoolbox's definition and prior.

@@ -40,7 +40,7 @@ class Family:
 
 
 def noise_ceiling(rdms: ArrayLike, *, comparison: str = "spearman") -> tuple[float, float]:
-    """The best similarity any model could reach lies between a lower and an upper noise ceiling.
+    """The best similarity any model could reach lay between a lower and an upper noise ceiling.
 
     Upper: the mean similarity of the participants' RDMs with the mean of all of them, which is tuned to their
     noise. Lower: with the mean of the others. RDMs are averaged as the comparison sees them: as ranks (Spearman,

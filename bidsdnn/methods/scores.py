@@ -18,7 +18,7 @@ _COLUMNS = 4096
 
 
 def pearsonr(a: ArrayLike, b: ArrayLike) -> Float:
-    """Scores are Pearson correlations between predicted and measured responses, pooled over held-out items.
+    """Scores were Pearson correlations between predicted and measured responses, pooled over held-out items.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def pearsonr(a: ArrayLike, b: ArrayLike) -> Float:
 
 
 def r2(prediction: ArrayLike, y: ArrayLike) -> Float:
-    """R2 is one minus the squared error over the squared deviation from the mean, pooled over held-out items.
+    """R2 was one minus the squared error over the squared deviation from the mean, pooled over held-out items.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def r2(prediction: ArrayLike, y: ArrayLike) -> Float:
 
 
 def explained_variance(prediction: ArrayLike, y: ArrayLike) -> Float:
-    """Explained variance is one minus the variance of the errors over that of the responses, over held-out items.
+    """Explained variance was one minus the variance of the errors over that of the responses, over held-out items.
 
     It is R2 but for the mean error, which it forgives.
 

@@ -88,7 +88,7 @@ def kendall_tau_a(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def kendall_tau_b(a: ArrayLike, b: ArrayLike) -> float:
-    """RDMs were compared by Kendall's tau-b: pairs of dissimilarities that are tied are left out on either side.
+    """RDMs were compared by Kendall's tau-b: tied pairs of dissimilarities were left out on either side.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def kendall_tau_b(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> float:
-    """RDMs were compared by the cosine of the angle between them: for distances whose zero has a meaning.
+    """RDMs were compared by the cosine of the angle between them, with no mean taken off.
 
     Parameters
     ----------

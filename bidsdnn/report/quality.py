@@ -5,12 +5,14 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
+from bidsdnn.report.atlas_works import atlas_reference
 from bidsdnn.report.blocks import Block, Code, Methods, Notes, Section, data_table
 from bidsdnn.report.drawing import Figure
 from bidsdnn.report.entries import Entry, Log, first, listed, ordered, pick, read_tables
 from bidsdnn.report.figures import dots
 from bidsdnn.report.findings import Sentences, count, number
-from bidsdnn.report.methods import Reference, find
+from bidsdnn.report.methods import find
+from bidsdnn.report.prose import paragraphs, works_of
 
 # Half a millimetre of mean framewise displacement is where many studies drop a run.
 MOTION_LIMIT = 0.5
@@ -202,34 +204,30 @@ def methods_section(entries: list[Entry]) -> Section:
     Section
         Sentences, references and software of all sidecars, each once.
     """
-    paragraphs: dict[str, dict[str, None]] = {}
+    results = [(_level(entry), entry.desc, entry.sidecar) for entry in entries]
+    atlases = dict.fromkeys(entry.entities["atlas"] for entry in entries if "atlas" in entry.entities)
+    works = {label: [key] if (key := atlas_reference(label)) else [] for label in atlases}
+    found = paragraphs(results, atlases=works) if any(said.get("Methods") for _, _, said in results) else []
     software: dict[str, str] = {}
-    works: dict[str, Reference] = {}
-    others: dict[str, None] = {}
-    # In the order of the work: responses, networks, what relates the two, their reliability.
-    order = ["quality", "", "encoding", "rsa", "reliability"]
-    for entry in sorted(entries, key=lambda e: order.index(e.desc) if e.desc in order else len(order)):
-        keys = listed([entry], "References")
-        for key in keys:
-            work = find(key)
-            if work is None:
-                others[key] = None
-            else:
-                works[work.key] = work
-        for sentence in listed([entry], "Methods"):
-            paragraphs.setdefault(sentence, {}).update(dict.fromkeys(w.short for w in map(find, keys) if w))
+    for entry in entries:
         versions = entry.sidecar.get("Software") or {}
-        if isinstance(versions, dict):
-            software.update({str(name): str(version) for name, version in versions.items()})
-    references = [(work.text, work.doi) for work in works.values()] + [(text, "") for text in others]
+        software |= {str(name): str(version) for name, version in versions.items()}
+    references = [(work.text, work.doi) if work else (key, "") for key in works_of(found) for work in [find(key)]]
     block = Methods(
-        tuple((text, tuple(cited)) for text, cited in paragraphs.items()),
+        tuple((one.text, ()) for one in found),
         tuple(sorted(references, key=lambda pair: pair[0].casefold())),
         tuple(sorted(software.items(), key=lambda pair: pair[0].casefold())),
     )
     if not (block.paragraphs or block.references or block.software):
         return Section("methods", "Methods", (Notes("", ("No result says how it was made.",)),))
     return Section("methods", "Methods", (block,))
+
+
+def _level(entry: Entry) -> str:
+    """Whether a file is of a network, a participant or the group."""
+    if "sub" in entry.entities:
+        return "participant"
+    return "dnn" if entry.path.parent.name == "stimuli" else "group"
 
 
 def log_section(log: Log, problems: list[str]) -> Section:

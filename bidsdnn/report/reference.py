@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from bidsdnn.report.tex import accented, escaped
+
+# As ``59(3), 2636-2643``, ``14, 580632``, ``56-61`` and ``13(3), e1005209``.
+_PLACE = re.compile(r"(?:(?P<volume>\d+)(?:\((?P<number>[\d-]+)\))?(?:, |$))?(?P<pages>[a-z]*\d+(?:-\d+)?)?")
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -17,7 +22,7 @@ class Reference:
     kind : str
         BibTeX type of the entry.
     authors : tuple of str
-        ``Family, Given`` each; a group's name has no comma; ``others`` stands for those not named.
+        ``Family, Given`` each; a group's name has no comma; ``others`` at the end stands for those not named.
     year : int or None
         None for software that is cited by its version.
     title, venue : str
@@ -56,19 +61,32 @@ class Reference:
 
     @property
     def bibtex(self) -> str:
-        """The reference as a BibTeX entry."""
-        field = {"article": "journal", "inproceedings": "booktitle"}.get(self.kind, "howpublished")
+        """The reference as a BibTeX entry, whose text LaTeX takes as it is."""
+        venue = {"article": "journal", "inproceedings": "booktitle"}.get(self.kind, "howpublished")
+        place = _PLACE.fullmatch(self.where)
+        known = {name: value for name, value in place.groupdict().items() if value} if place else {"note": self.where}
         lines = {
             "author": " and ".join(a if "," in a or a == "others" else f"{{{a}}}" for a in self.authors),
             "title": f"{{{self.title}}}",
             "year": str(self.year or ""),
-            field: self.venue,
-            "note": self.where,
-            "doi": self.doi,
+            venue: self.venue,
+            **known,
         }
-        fields = {name: value.replace("&", r"\&") for name, value in lines.items() if value}
+        fields = {name: _value(name, value) for name, value in lines.items() if value}
+        if self.doi:
+            # An address, not text: styles that print it know how.
+            fields["doi"] = self.doi
         body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
         return f"@{self.kind}{{{self.key},\n{body}\n}}"
+
+
+def _value(name: str, text: str) -> str:
+    """What stands in a field; the braces that keep capitals and the names of groups together stay."""
+    if name == "pages":
+        return text.replace("-", "--")
+    if name == "title":
+        return f"{{{escaped(text[1:-1])}}}"
+    return accented(text).replace("&", r"\&") if name == "author" else escaped(text)
 
 
 def _initials(author: str) -> str:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from bidsdnn.report.methods import REFERENCES, citation, network_reference
+from bidsdnn.report.methods import REFERENCES, citation
+from bidsdnn.report.network_works import network_reference
 
 
 def test_citation_names_each_work_once_in_both_forms():

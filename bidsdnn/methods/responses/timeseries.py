@@ -23,7 +23,7 @@ def timeseries(
     trim: Sequence[float] = (0.0, 0.0),
     device: str = "cpu",
 ) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """Responses are the volumes acquired during a stimulus, the nuisance projected out of the series.
+    """Responses were the volumes acquired during a stimulus, the nuisance projected out of the series.
 
     Nothing is convolved or shifted here: the delay of the response belongs to the features
     (`bidsdnn.methods.continuous`), which meet these rows by stimulus and time.

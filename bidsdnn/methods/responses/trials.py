@@ -135,7 +135,7 @@ def fir(
     rho: ArrayLike | None = None,
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Responses are means over delays of a finite impulse response, in a model per trial, the others in another.
+    """Responses were means over delays of a finite impulse response, in a model per trial, the others in another.
 
     Turner et al. (2012), NeuroImage 62, 1429-1438: least squares separate without a canonical shape. Each
     trial's model has an impulse at each delay for the trial, and one for all other trials (nilearn's

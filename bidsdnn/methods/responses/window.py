@@ -27,7 +27,7 @@ def window(
     volumes: Sequence[int] | None = None,
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Responses are means of the volumes in a window after the onset, the nuisance projected out of the series.
+    """Responses were means of the volumes in a window after the onset, the nuisance projected out of the series.
 
     As in BOLD5000 (Chang et al., 2019, Scientific Data 6, 49), whose TRs 3 and 4 after the onset, counted from 1
     and 2 s long, are ``seconds=(4, 8)`` and ``volumes=(2, 3)`` here.
