@@ -229,8 +229,8 @@ def _modelled(tasks: Sequence[Task]) -> str:
     names = [STRATEGY_WORDS.get(name, name) for name in tasks[0].estimation.confounds if name not in ("none", "scrub")]
     motion = [f"{', '.join(names)}{some}"] if with_motion and names else []
     others = ["events that were not scored"] if any((~task.events["trial"]).any() for task in tasks) else []
-    *first, last = (*motion, "slow cosines", *others)
-    return f"{', '.join(first)} and {last}" if first else str(last)
+    named = [*motion, "slow cosines", *others]
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
 
 
 def _write_run_tables(first: Task, found: Sequence[Mapping[str, Any]]) -> list[Path]:

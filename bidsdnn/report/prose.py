@@ -75,7 +75,7 @@ class Said:
     @property
     def cited(self) -> str:
         """The sentence with authors and years, as in running text."""
-        found = [work.short if work else text for text, work in ((key, find(key)) for key in self.works)]
+        found = list(filter(None, map(_short, self.works)))
         return f"{self.text[:-1]} ({'; '.join(found)})." if found else self.text
 
 
@@ -96,6 +96,19 @@ class Paragraph:
     def text(self) -> str:
         """The paragraph with authors and years."""
         return " ".join(one.cited for one in self.sentences)
+
+
+def _short(work: str) -> str:
+    """Authors and year of a work; of one that is given in full, its first author if it begins as they do."""
+    known = find(work)
+    if known:
+        return known.short
+    begins = re.match(r"(?P<people>[^(]*?)\s*\((?P<year>\d{4})\w?\)", work)
+    if begins is None:
+        return ""
+    first, *others = re.split(r", |; | and | & ", begins["people"])
+    family = re.sub(r"(\s+[A-Z]{1,3}|,.*)$", "", first)
+    return f"{family}{' et al.' if others else ''}, {begins['year']}"
 
 
 def split(text: str) -> list[str]:

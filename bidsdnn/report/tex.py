@@ -52,8 +52,9 @@ def accented(text: str) -> str:
 def _letter(letter: str) -> str:
     if letter.isascii() or letter in _SIGNS:
         return letter
-    base, *marks = unicodedata.normalize("NFD", letter)
-    if len(marks) == 1 and marks[0] in _ACCENTS:
-        command = _ACCENTS[marks[0]]
+    apart = unicodedata.normalize("NFD", letter)
+    base, marks = apart[0], apart[1:]
+    if marks in _ACCENTS:
+        command = _ACCENTS[marks]
         return rf"{{\{command}{' ' if command.isalpha() else ''}{base}}}"
     return _LETTERS.get(letter, letter)

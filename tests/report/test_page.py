@@ -300,7 +300,7 @@ def test_page_of_sixty_regions_stays_small_and_says_what_it_leaves_out(output, l
 def test_methods_cite_what_the_sidecars_name_once(standard):
     html, outline = standard
     text = " ".join(outline.text.split())
-    assert "Ridge regression was fitted (Hoerl & Kennard, 1970; Phipson & Smyth, 2010)." in text
+    assert "Ridge regression was fitted (Hoerl & Kennard, 1970; Phipson & Smyth, 2010; Someone, 2020)." in text
     assert text.count("Ridge regression: biased estimation") == 1
     assert text.count("A work of their own.") == 1 and "torch 2.9.1" in text
     assert 'href="https://doi.org/10.1080/00401706.1970.10488634"' in html

@@ -79,6 +79,7 @@ def test_atlases_are_cited_by_their_own_description_or_name():
     found = paragraphs([("participant", "encoding", ENCODING)], atlases=atlases)
     regions = next(one for one in found if one.title == "Regions")
     assert "atlas Schaefer2018 (Schaefer et al., 2018)." in regions.text and "atlas other." in regions.text
+    assert "atlas mine (Doe, 2020)." in regions.text
     bib = bibtex(found)
     assert "@misc{doe-j-2020-my,\n  note = {Doe J (2020). My regions\\_1 \\& more.}\n}" in bib
     assert r"~\cite{doe-j-2020-my}" in latex(found) and "- Doe J (2020). My regions_1 & more." in markdown(found)
