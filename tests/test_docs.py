@@ -31,6 +31,7 @@ from bidsdnn.methods.responses import timeseries as one_timeseries
 from bidsdnn.methods.similarity import SIMILARITIES
 from bidsdnn.networks.controls import MODALITIES
 from bidsdnn.networks.zoo import FILES, LIBRARIES, build
+from bidsdnn.probes import PROBES
 from bidsdnn.responses import ESTIMATORS
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +160,7 @@ def test_every_feature_is_on_a_page_of_its_modality():
 # The series of the command line are those of several runs; the methods have one run's.
 TABLES = (
     ANALYSES, {**ESTIMATORS, "timeseries": one_timeseries}, MODELS, DECODERS, DISSIMILARITIES, SIMILARITIES,
+    PROBES,
 )  # fmt: skip
 
 

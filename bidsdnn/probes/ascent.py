@@ -174,11 +174,16 @@ def _penalties(pictures: Tensor, climb: Climb) -> Tensor:
 
 
 def likeness(features: Tensor) -> Tensor:
-    """Mean cosine of each picture's features with those of the others, shape (n,); 0 of a single one.
+    """Mean cosine of each picture's features with those of the others.
 
     Parameters
     ----------
     features : Tensor, shape (n, ...)
+
+    Returns
+    -------
+    Tensor, shape (n,)
+        0 of a single picture.
     """
     unit = functional.normalize(features.flatten(1), dim=1)
     return (unit * (unit.sum(0) - unit)).sum(1) / max(len(unit) - 1, 1)

@@ -42,10 +42,8 @@ class Clustered:
         Mean of each channel over its positions.
     layer : dict
         Row of the table of layers.
-    stimulus_clusters, channel_clusters : ndarray of int
-        Groups, from 1.
-    stimulus_places, channel_places : ndarray of int
-        Places in the picture, from 1.
+    stimulus_clusters, stimulus_places, channel_clusters, channel_places : ndarray of int
+        Groups, and places in the picture, from 1.
     """
 
     name: str
