@@ -24,6 +24,7 @@ _SCORES = frozenset({
     "confidence", "chosen", "voxels", "depth", "depth_se", "profile", "hierarchy_score", "hierarchy_se",
     "pearsonr_voxelwise", "first_pearsonr", "second_pearsonr", "prediction", "ceiling_sd",
     "similarity", "reliability", "difference", "se", "p_fwe", "peak", "peak_p", "peak_pfwe",
+    "prevalence", "prevalence_low", "prevalence_high", "estimate",
     "accuracy", "balanced_accuracy", "auc", "chance", "null_95", "top1", "rank", "chance_top1",
 })  # fmt: skip
 _SCORE_KINDS = ("ceiling_", "se_", "ci_", "p_")
@@ -39,6 +40,7 @@ _NAMES = {
     "pearsonr_folds_sem": "sem of r over folds", "r2": "mean R²",
     "top1": "share identified", "chance_top1": "chance", "p_top1": "p of the share", "rank": "mean rank",
     "peak_memory": "peak memory (MB)", "size": "size (kB)",
+    "p_smallest": "smallest p", "prevalence_low": "prevalence, low end", "prevalence_high": "prevalence, high end",
     "n_participants": "participants", "n_volumes": "volumes", "tr": "TR (s)", "n_trials": "trials",
     "n_dropped": "trials dropped", "n_stimuli": "stimuli", "n_nuisance_events": "nuisance events",
     "mean_fd": "mean FD (mm)", "max_fd": "max FD (mm)", "tsnr": "tSNR", "n_voxels_constant": "constant voxels",

@@ -280,7 +280,10 @@ def _details(row: pd.Series, reliability: dict[str, float]) -> list[str]:
         details.append(probability(row["p"]))
     if np.isfinite(row.get("n_participants", np.nan)):
         details.append(count(row["n_participants"], "participant"))
-    if np.isfinite(row.get("n_voxels", np.nan)):
+    if np.isfinite(row.get("prevalence", np.nan)):
+        ends = " to ".join(number(row.get(f"prevalence_{end}", np.nan)) for end in ("low", "high"))
+        details.append(f"prevalence {number(row['prevalence'])} ({ends})")
+    elif np.isfinite(row.get("n_voxels", np.nan)):
         details.append(count(row["n_voxels"], "voxel"))
     if np.isfinite(reliability.get(str(row["region"]), np.nan)):
         details.append(f"reliability {number(reliability[str(row['region'])])}")

@@ -104,7 +104,9 @@ def looking(picture: Picture) -> str:
     return _SLICES if picture.kind is Volume else _SURFACES + below
 
 
-def model_blocks(entries: list[Entry], base: Backdrop, stem: str, problems: list[str], *, level: str) -> list[Block]:
+def model_blocks(
+    entries: list[Entry], base: Backdrop, stem: str, problems: list[str], *, level: str, desc: str = "encoding"
+) -> list[Block]:
     """Draw the best layer of each voxel and its score, for each network.
 
     Parameters
@@ -119,13 +121,15 @@ def model_blocks(entries: list[Entry], base: Backdrop, stem: str, problems: list
         Warnings are added here.
     level : str
         ``participant`` draws the maps of r, ``group`` those of its mean.
+    desc : str
+        Of the maps.
 
     Returns
     -------
     list of Block
     """
     blocks: list[Block] = []
-    for entry in pick(entries, "statmap", "encoding", "mean" if level == "group" else "pearsonr"):
+    for entry in pick(entries, "statmap", desc, "mean" if level == "group" else "pearsonr"):
         model = entry.entities.get("model")
         best = [e for e in pick(entries, "statmap", "bestlayer", "") if e.entities.get("model") == model]
         # At the group the best layer is that of the mean map, not a mean of best layers.
@@ -139,7 +143,7 @@ def significance(entries: list[Entry], entry: Entry) -> Entry | None:
     """The map of corrected p that belongs to a map of scores: family-wise, else of false discovery rate."""
     for stat in ("pfwe", "q"):
         for one in pick(entries, "statmap", entry.desc, stat):
-            if all(one.entities.get(key) == entry.entities.get(key) for key in ("model", "sub", "tpl", "atlas")):
+            if all(one.entities.get(key) == entry.entities.get(key) for key in ("model", "sub", "tpl", "contrast")):
                 return one
     return None
 
@@ -181,7 +185,7 @@ def _model_maps(entry: Entry, written: Path | None, p: Entry | None, base: Backd
     of = "all bands as one model" if joint else "the best layer"
     layer = read_picture(written, base).values[0] if written else layer
     model = str(entry.sidecar.get("Network") or entry.entities.get("model", "network"))
-    stem = f"{stem}_model-{slug(model)}"
+    stem = f"{stem}_model-{slug(model)}" + (f"_desc-{slug(entry.desc)}" if entry.desc != "encoding" else "")
     # The best of several layers lies above zero by chance alone; a clear brain shows where there is more.
     highest = peak(score)
     floor = max(highest, 0.0) * _SHOWN_FROM
@@ -190,6 +194,8 @@ def _model_maps(entry: Entry, written: Path | None, p: Entry | None, base: Backd
     shares = ", ".join(f"{name} in {n / max(above.sum(), 1):.0%}" for name, n in zip(layers, tally, strict=False))
     people = listed([entry], "Participants")
     over = f", mean over n = {count(len(people), 'participant')}" if people else ""
+    if entry.sidecar.get("GroupModel"):
+        over = f", one model of n = {count(len(people), 'participant')}"
     finite = score[np.isfinite(score)]
     one, several = picture.noun
     sure, tested = _outline(p, base, picture.noun)

@@ -19,13 +19,15 @@ _WRITTEN = 12
 """Up to so many layers a cell holds its difference."""
 
 
-def pair_blocks(entries: list[Entry], stem: str, problems: list[str]) -> list[Block]:
-    """Draw which layers are more similar to a region than others, and fold away the numbers.
+def pair_blocks(entries: list[Entry], desc: str, stem: str, problems: list[str]) -> list[Block]:
+    """Draw which layers are more similar to a region, or predict it better, than others, and fold away the numbers.
 
     Parameters
     ----------
     entries : list of Entry
         Of one context and atlas.
+    desc : str
+        ``encoding`` or ``rsa``.
     stem : str
         Beginning of the file names.
     problems : list of str
@@ -35,15 +37,18 @@ def pair_blocks(entries: list[Entry], stem: str, problems: list[str]) -> list[Bl
     -------
     list of Block
     """
-    tables = pick(entries, "results", "rsapairs")
-    return attempt(partial(_blocks, tables, stem), "pairs of layers", problems) if tables else []
+    tables = pick(entries, "results", f"{desc}pairs")
+    return attempt(partial(_blocks, tables, f"{stem}_desc-{desc}"), "pairs of layers", problems) if tables else []
 
 
 def _blocks(tables: list[Entry], stem: str) -> list[Block]:
     every = read_tables(tables, "network", "layer", "other_network", "other_layer", "region", "difference", "p_fwe")
-    comparisons, metric = ordered(every["comparison"]), ordered(every["metric"])[0]
-    comparison = "spearman" if "spearman" in comparisons else comparisons[0]
-    table = every[(every["comparison"] == comparison) & (every["metric"] == metric)]
+    table, symbol, does = every, "r", "predicts the region better than"
+    if "comparison" in every:
+        comparisons, metric = ordered(every["comparison"]), ordered(every["metric"])[0]
+        comparison = "spearman" if "spearman" in comparisons else comparisons[0]
+        table = every[(every["comparison"] == comparison) & (every["metric"] == metric)]
+        symbol, does = comparison_symbol(comparison), "is more similar to the region than"
     several = len(set(table["network"]) | set(table["other_network"])) > 1
     panels: list[Panel] = []
     alike: list[str] = []
@@ -55,17 +60,18 @@ def _blocks(tables: list[Entry], stem: str) -> list[Block]:
             panels.append(_panel(str(region), names, matrix, p, f"{stem}_pairs_{place:02d}+{slug(str(region))}"))
     numbers = data_table(every.drop(columns=["sub"], errors="ignore"), "All pairs of layers")
     people = len(first(tables, "Participants") or [])
+    tested = "Holm; t-tests with the bootstrap variance over stimuli and participants"
+    tested = tested if "comparison" in every else str(first(tables, "Test") or "permutations")
     nothing = (
-        f"In {', '.join(alike)} no two layers can be told apart by their {comparison_symbol(comparison)} "
+        f"In {', '.join(alike)} no two layers can be told apart by their {symbol} "
         f"(family-wise p < .05 over all pairs of a region, n = {count(people, 'participant')})."
     )
     if not panels:
         return [*([Notes("Which layers differ?", (nothing,))] if alike else []), numbers]
     caption = (
-        f"Difference in {comparison_symbol(comparison)} of each two layers, best layer on top. Filled: the row's "
-        "layer is more similar to the region than that of the column, p < .05 family-wise over all pairs of a region "
-        "(Holm; t-tests with the bootstrap variance over stimuli and participants); outlined: less similar; dots: no "
-        f"difference can be told. n = {count(people, 'participant')}.{' ' + nothing if alike else ''}"
+        f"Difference in {symbol} of each two layers, best layer on top. Filled: the row's layer {does} that of the "
+        f"column, p < .05 family-wise over all pairs of a region ({tested}); outlined: less so; dots: no difference "
+        f"can be told. n = {count(people, 'participant')}. No error bars.{' ' + nothing if alike else ''}"
     )
     return [Figure(tuple(panels), "Which layers differ?", caption, "wide"), numbers]
 

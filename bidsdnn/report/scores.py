@@ -76,7 +76,10 @@ def participant_trust(tables: list[Entry], *, family: str = "") -> Trust:
     said = ", ".join(f"{k} {v}" for k, v in folds.items()) if isinstance(folds, dict) else str(folds or "")
     correction = f"family-wise over {family}" if family else "not corrected for the number of layers and regions"
     rule = f"p < .05 ({test}), {correction}." if test else "No p was computed."
-    return Trust(f"{size}; {said}" if said else size, rule, "No error bars: one participant.")
+    people, bars = first(tables, "NumberOfParticipants"), "No error bars: one participant."
+    if first(tables, "GroupModel"):
+        size, bars = f"{size}, {count(people or 0, 'participant')}", "No error bars: one model of all participants."
+    return Trust(f"{size}; {said}" if said else size, rule, bars)
 
 
 def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
@@ -172,6 +175,8 @@ def _note(table: pd.DataFrame, trust: Trust, desc: str) -> str:
     parts = ["r: mean over a region's voxels." if desc == "encoding" and "n_voxels" in table else ""]
     if "sem" in table and table["sem"].notna().any():
         parts.append("±: standard error of the mean over participants.")
+    if "prevalence" in table:
+        parts.append("Prevalence: share of people who would show it, with its 95 % highest-density interval.")
     if desc == "encoding" and "pearsonr_normalized" in table:
         parts.append("Ceiling: the highest r that a voxel's reliability allows.")
     elif has_ceiling(table):

@@ -13,11 +13,13 @@ from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.bands import partition_blocks
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
 from bidsdnn.report.decoding import TITLE, decoding_blocks
+from bidsdnn.report.effects import effect_blocks
 from bidsdnn.report.encoding import encoding_blocks
 from bidsdnn.report.encoding import voxel_blocks as best_voxel_blocks
 from bidsdnn.report.entries import Entry, Log, listed, pick
 from bidsdnn.report.estimation import estimation_blocks
 from bidsdnn.report.findings import Sentences
+from bidsdnn.report.groupmodels import group_model_blocks
 from bidsdnn.report.inside import inside_blocks
 from bidsdnn.report.interactive import view_blocks
 from bidsdnn.report.maps import model_blocks, rdm_blocks, voxel_blocks
@@ -37,7 +39,7 @@ _TITLES = {
 # Sections of results in the order in which they are read; the first is always there.
 RESULTS = {
     "found": "What was found", "maps": "Maps", "scores": "Regions and layers", "geometry": "Geometry",
-    "decoding": "Decoding", "inside": "Regions and voxels as units of a network",
+    "decoding": "Decoding", "models": "Group models", "inside": "Regions and voxels as units of a network",
 }  # fmt: skip
 Parts = dict[str, list[Block]]
 
@@ -169,6 +171,9 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
     parts["geometry"] += rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems)
     parts["geometry"] += similarity_blocks(own, stem, problems, level=level)
     parts["inside"] += inside_blocks(own, problems)
+    if level == "group":
+        parts["scores"] += effect_blocks(own, problems)
+        parts["models"] += group_model_blocks(own, base, stem, problems)
     if not compared and not told and any(parts.values()):
         alone = listed(own, "Notes") or ["No network was compared; these are the responses by themselves."]
         parts["found"].insert(0, Notes("", tuple(alone)))
@@ -187,9 +192,8 @@ def _scored(own: list[Entry], desc: str, stem: str, problems: list[str], level: 
         make = partial(score_blocks, these, near, desc, f"{stem}_atlas-{atlas}_desc-{desc}", level=level)
         first, rest = _lifted(attempt(make, f"{desc} of atlas {atlas}", problems))
         rest += unit_blocks(near, desc, problems)
-        if desc == "rsa":
-            rest += pair_blocks(near, f"{stem}_atlas-{atlas}", problems)
-        else:
+        rest += pair_blocks(near, desc, f"{stem}_atlas-{atlas}", problems)
+        if desc == "encoding":
             rest += encoding_blocks(near, f"{stem}_atlas-{atlas}", problems, level=level)
         named = f"Atlas {atlas}" if len(atlases) > 1 else ""
         said += _titled(named, first) if named else first

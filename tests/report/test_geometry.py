@@ -80,16 +80,16 @@ def test_pairs_of_several_networks_name_them_and_many_layers_are_numbers_only(ou
     ]  # fmt: skip
     output.table(pd.DataFrame(rows), "rsapairs", {}, **ENTITIES)
     problems = []
-    assert [block.kind for block in pair_blocks(output.entries, "x", problems)] == ["table"]
+    assert [block.kind for block in pair_blocks(output.entries, "rsa", "x", problems)] == ["table"]
     few = [row for row in rows if row["layer"] < "l03" and row["other_layer"] < "l03"]
     output.entries.clear()
     output.table(pd.DataFrame(few), "rsapairs", {"Participants": PEOPLE}, **ENTITIES)
-    figure, _ = pair_blocks(output.entries, "x", problems)
+    figure, _ = pair_blocks(output.entries, "rsa", "x", problems)
     assert "3 of 3 differ. l00 (net0) over l01 (net1) by 1.00" in figure.panels[0].alt
     assert "n = 8 participants" in figure.caption and not problems
     output.entries.clear()
     output.table(pd.DataFrame(few).assign(p_fwe=0.2), "rsapairs", {"Participants": PEOPLE}, **ENTITIES)
-    same, _ = pair_blocks(output.entries, "x", problems)
+    same, _ = pair_blocks(output.entries, "rsa", "x", problems)
     assert same.items[0].startswith("In V1 no two layers can be told apart") and "n = 8 participants" in same.items[0]
 
 
