@@ -79,7 +79,8 @@ def _confidence(tables: list[Entry], stem: str) -> list[Block]:
     if not panels:
         return []
     samples, people = first(tables, "BootstrapSamples"), first(tables, "Participants")
-    drawn = f"participants (n = {len(people)})" if people else "stimuli"
+    stimuli = first(tables, "BootstrapUnits") or first(tables, "NumberOfStimuli")
+    drawn = f"participants (n = {len(people)})" if people else f"stimuli (n = {stimuli or 'all'})"
     over = f"{samples:,} bootstrap samples of the {drawn}" if samples else "the samples"
     what = "their scores" if people else "held-out predictions"
     caption = (
@@ -151,9 +152,14 @@ def _depth(tables: list[Entry], stem: str) -> list[Block]:
     panel = draw(f"{stem}_depth", (520, 28 * len(names) + 60), paint, alt=f"Depth by region: {spoken}."[:4000])
     people = first(tables, "Participants")
     bars = "over participants" if people else "bootstrap over stimuli, raised for training parts' overlap"
+    n = (
+        f"n = {count(len(people), 'participant')}"
+        if people
+        else f"n = {count(len(names), 'region')} of one participant"
+    )
     caption = (
-        "Mean depth of the layer that predicts each voxel best, of voxels with r above 1.645 / √n. "
-        f"Error bars: ± standard error ({bars}). No test."
+        "Mean depth of the layer that predicts each voxel best, of voxels whose r exceeds 1.645 over the root of the "
+        f"number of stimuli. {n}. Error bars: ± standard error ({bars}). No test."
     )
     said = [
         f"{row['network']}: brain hierarchy score {number(row['hierarchy_score'])} "
@@ -235,7 +241,8 @@ def _confidence_map(entry: Entry, base: Backdrop, stem: str) -> list[Block]:
     )
     caption = (
         f"In how many bootstrap samples of the held-out stimuli the same layer of {model} has a {one}'s highest r; "
-        f"{number(chance)} would be chance. n = {count(finite.size, one, several)}; median {median}. No test. "
+        f"{number(chance)} would be chance. n = {count(finite.size, one, several)}; median {median}. No test and no error "
+        "bars. "
         f"{looking(picture)}"
     )
     return as_figure(panels, f"How sure is each {one}'s best layer: {model}", caption, picture)

@@ -72,7 +72,7 @@ def _motion(entry: Entry, stem: str) -> list[Block]:
     panel = draw(f"{stem}_volumes", (640, 190), paint, alt=f"Framewise displacement by volume; {said}.")
     caption = (
         f"Motion by volume: framewise displacement of n = {count(len(table), 'volume')} of {count(len(ends), 'run')}, "
-        f"separated by lines. Crosses are volumes that were left out of the fit: {said}. No test."
+        f"separated by lines. Crosses are volumes that were left out of the fit: {said}. No test and no error bars."
     )
     return [Figure((panel,), "Motion by volume", caption, "wide")]
 
@@ -91,9 +91,9 @@ def _designs(entry: Entry, stem: str) -> list[Block]:
         "The model of the first run" + (", and of the run with the most collinear one" if len(panels) > 1 else "")
         + ": one column a regressor (trials, then confounds, drifts, other events and a constant, each scaled to its "
         "own range), one row a volume; volumes that were left out are blank. Highest correlation of two trials: "
-        f"{number(float(r.min()))} to {number(float(r.max()))} over {count(len(table), 'run')}; condition number of "
+        f"{number(float(r.min()))} to {number(float(r.max()))} over n = {count(len(table), 'run')}; condition number of "
         f"the trials, all else taken out, {condition.min():.0f} to {condition.max():.0f}."
-        f"{close if (r > _CLOSE).any() else ''} No test."
+        f"{close if (r > _CLOSE).any() else ''} No test and no error bars."
     )  # fmt: skip
     return [Figure(tuple(panels), "Design matrices", caption, "grid")]
 
@@ -154,6 +154,6 @@ def _hrfs(entry: Entry, stem: str) -> list[Block]:
     panel = draw(f"{stem}_hrfs", (420, 190), paint, alt=f"Voxels by chosen response; most have number {most}.")
     caption = (
         f"Haemodynamic responses chosen for n = {count(len(chosen), 'voxel')}: most often number {most} of the library "
-        f"({counts.max():,} voxels). No test."
+        f"({counts.max():,} voxels). No test and no error bars."
     )
     return [Figure((panel,), "Chosen haemodynamic responses", caption, "wide")]
