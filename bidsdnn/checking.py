@@ -127,8 +127,6 @@ def check_group_model(config: Config) -> None:
         return
     if config.rdm:
         raise ConfigError("--group-model: RDMs of --rdm hold no responses to average or predict; leave out either")
-    if config.analysis == (PREDICT,):
-        raise ConfigError("--group-model: --analysis predict fits nothing anew; leave out either")
     if config.networks or config.features or config.computed_features:
         return
     if set(config.analysis) <= NEEDS_NETWORK:

@@ -62,7 +62,10 @@ def group_models(study: Study, labels: Sequence[str]) -> list[str]:
         said += people.omitted
         for model in dict.fromkeys(config.group_model):
             of_model = [*of_layers]
-            found += FITS[model](study, model, people, x, made, more, of_model)
+            try:
+                found += FITS[model](study, model, people, x, made, more, of_model)
+            except BidsdnnError as error:
+                of_model.append(f"{model}: {error}")
             said += of_model
     said = list(dict.fromkeys(said))
     for sentence in said:
