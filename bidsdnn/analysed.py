@@ -145,7 +145,8 @@ def analyse(
         "encoder": config.encoder, "encoder_parameters": config.parameters.get(config.encoder, {}),
         "region_encoder_parameters": config.parameters.get(config.region_encoder or "", {}),
         "ceiling": ceiling, "regions": regions, "permutations": config.permutations,
-        "seed": seed_for(config.random_seed, to.label), **more,
+        "seed": seed_for(config.random_seed, to.label), "checkpoint": None, "identity": "",
+        "networks": [network for network, _ in study.networks], "workers": config.nprocs or available_cpus(), **more,
     }  # fmt: skip
     taken = {key: value for key, value in supplied.items() if key in inspect.signature(function).parameters}
     own = config.parameters.get(name, {})
@@ -171,6 +172,10 @@ def analyse(
     if to.derivatives.current(f"{stem}{to.suffix}", content, **to.entities):
         logger.info("%s: %s is up to date", to.said, name)
         return
+    weights = to.derivatives.path("weights", ".pt", **to.entities, desc=stem)
+    checkpoint = weights.with_name(f".{weights.name}.checkpoint")
+    if "checkpoint" in taken:
+        taken |= {"checkpoint": checkpoint, "identity": content}
     if function is encoding:
         # With items and voxels now known; a plan knows the mask only.
         size = n_items_for(taken.get("cv", "kfold:10"), y, taken.get("trials")), y.groups[0].values.shape[1]
@@ -188,6 +193,8 @@ def analyse(
             raise DataError(f"{name}: {error}") from error
         result = replace(result, sidecar=_sidecar(study, result, x, to, own))
         to.derivatives.save(to.finish(result), y.space, content, **to.entities)
+    for left in checkpoint.parent.glob(f"{checkpoint.name}*") if "checkpoint" in taken else ():
+        left.unlink()
 
 
 def _sidecar(

@@ -19,6 +19,7 @@ from bidsdnn.geometry import Regions, rsa, similarity, whole_brain
 from bidsdnn.lookup import summary
 from bidsdnn.methods.ceiling import split_half
 from bidsdnn.patterns import Patterns
+from bidsdnn.probes.braintraining import brain_training
 from bidsdnn.result import Result
 from bidsdnn.searchlights import searchlight
 
@@ -60,7 +61,7 @@ def reliability(y: Patterns, reliable: np.ndarray, *, regions: Regions | None = 
 
 ANALYSES: dict[str, Callable[..., Result]] = {
     "encoding": encoding, "decoding": decoding, "rsa": rsa, "searchlight": searchlight, "similarity": similarity,
-    "variance-partition": variance_partition,
+    "variance-partition": variance_partition, "brain-training": brain_training,
 }  # fmt: skip
-NEEDS_NETWORK = {"encoding", "searchlight", "variance-partition"}
+NEEDS_NETWORK = {"brain-training", "encoding", "searchlight", "variance-partition"}
 """Analyses that are left out, and named in the report, when no network is asked for."""

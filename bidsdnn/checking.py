@@ -38,7 +38,7 @@ SUPPLIED = (
     "stimuli", "iterate", "radius", "ceiling", "encoder", "encoder_parameters", "cv", "parts",
     "region_encoder_parameters",
     "save_predictions", "save_weights", "scratch",
-    "targets", "decoder", "decoder_parameters",
+    "targets", "decoder", "decoder_parameters", "networks", "workers", "checkpoint", "identity",
 )  # fmt: skip
 """What the program itself passes to an analysis that takes it."""
 

@@ -24,7 +24,7 @@ from bidsdnn.bids import names
 from bidsdnn.bids.arrays import read_rdms, write_columns, write_covariances, write_rdms
 from bidsdnn.bids.atlases import atlas_entities
 from bidsdnn.bids.descriptions import DESCRIPTIONS
-from bidsdnn.bids.files import read_json, sidecar_path, together, write_json, write_text, write_tsv
+from bidsdnn.bids.files import atomic, read_json, sidecar_path, together, write_json, write_text, write_tsv
 from bidsdnn.bids.wording import COVARIANCE, README
 from bidsdnn.errors import OutputError
 from bidsdnn.result import Result
@@ -261,7 +261,19 @@ class Derivatives:
             write_covariances(path, regions)
             write_json(sidecar_path(path), {**common, **COVARIANCE})
             written.append(path)
+        written += self.write_weights(result, common, **entities)
         self.write_receipt(name, written, common, **entities)
+
+    def write_weights(self, result: Result, sidecar: Mapping[str, Any], /, **entities: Any) -> list[Path]:
+        """Write weights that were learnt, a file a network, and return the files."""
+        written = []
+        for label, content in result.weights.items():
+            path = self.path("weights", ".pt", **{**entities, "model": label}, desc=result.analysis)
+            with atomic(path) as temporary:
+                temporary.write_bytes(content)
+            write_json(sidecar_path(path), {**sidecar, "Network": label, "Description": "Weights, for NETWORK@PATH"})
+            written.append(path)
+        return written
 
     def write_atlas(
         self, label: str, regions: Mapping[str, np.ndarray], where: Space, /, about: Mapping[str, Any] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,6 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import atomic, read_json, sidecar_path, write_json
 from bidsdnn.result import Result
 from bidsdnn.stimuli import write_png
-
-
-def write_weights(
-    derivatives: Derivatives, result: Result, sidecar: Mapping[str, Any], /, **entities: Any
-) -> list[Path]:
-    """Write weights that were learnt, a file a network.
-
-    Parameters
-    ----------
-    derivatives : Derivatives
-    result : Result
-    sidecar : mapping
-        Of the files.
-    **entities
-        Of the product, without the network.
-
-    Returns
-    -------
-    list of Path
-    """
-    written = []
-    for label, content in result.weights.items():
-        path = derivatives.path("weights", ".pt", **{**entities, "model": label}, desc=result.analysis)
-        with atomic(path) as temporary:
-            temporary.write_bytes(content)
-        write_json(sidecar_path(path), {**sidecar, "Description": "Weights that were learnt, for NETWORK@PATH"})
-        written.append(path)
-    return written
 
 
 def save_probe(derivatives: Derivatives, result: Result, content: str, /, **entities: Any) -> None:
@@ -82,7 +53,7 @@ def save_probe(derivatives: Derivatives, result: Result, content: str, /, **enti
         shapes = {key: list(values.shape) for key, values in result.numbers.items()}
         write_json(sidecar_path(path), {**common, "Datasets": shapes})
         written.append(path)
-    written += write_weights(derivatives, result, common, **entities)
+    written += derivatives.write_weights(result, common, **entities)
     kept = {path.relative_to(derivatives.root).as_posix() for path in written}
     for old in set(before) - kept:
         (derivatives.root / old).unlink(missing_ok=True)

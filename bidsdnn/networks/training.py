@@ -122,6 +122,7 @@ def learn(
     schedule: Schedule,
     checkpoint: Path | None = None,
     identity: str = "",
+    tuned: Sequence[str] = (),
     label: str = "",
 ) -> Learnt:
     """Weights were learnt by Adam, and those of the epoch with the smallest validation loss kept.
@@ -141,6 +142,8 @@ def learn(
         Written after each epoch; if it is there, of the same identity, training goes on from it.
     identity : str
         Hash of what training depends on.
+    tuned : sequence of str
+        Parameters of which at least one must have a part in the loss.
     label : str
         Before the bar that is shown on a terminal.
 
@@ -151,7 +154,7 @@ def learn(
     Raises
     ------
     ConfigError
-        If none of the parameters has a part in the loss.
+        If none of `tuned` has a gradient.
     DataError
         If the loss is not finite before anything is learnt.
     """
@@ -164,7 +167,7 @@ def learn(
     with bar:
         while not state.stopped:
             state.epoch += 1
-            found = _epoch(parameters, loss, optimizer, state.epoch, training, schedule)
+            found = _epoch(parameters, loss, optimizer, state.epoch, training, schedule, tuned)
             found = found and {**found, "validation": _without_gradient(loss, validation, schedule.batch_size)}
             _judge(state, found, parameters, schedule)
             if checkpoint is not None:
@@ -181,6 +184,7 @@ def learn(
 def _epoch(
     parameters: Mapping[str, nn.Parameter], loss: Loss, optimizer: torch.optim.Optimizer, epoch: int,
     training: Sequence[int] | np.ndarray, schedule: Schedule,
+    tuned: Sequence[str],
 ) -> dict[str, dict[str, float]] | None:  # fmt: skip
     """Learn from all training rows once, in the epoch's own order; the first only looks. None if a loss is not finite.
 
@@ -196,11 +200,12 @@ def _epoch(
         if not torch.isfinite(terms[TOTAL]):
             return None
         optimizer.zero_grad(set_to_none=True)
-        if not terms[TOTAL].requires_grad:
-            raise ConfigError("no layer that is fine-tuned has a part in the loss; name layers before the one read")
-        terms[TOTAL].backward()
-        if all(parameter.grad is None for parameter in parameters.values()):
-            raise ConfigError("no layer that is fine-tuned has a gradient; name layers before the one that is read")
+        if terms[TOTAL].requires_grad:
+            terms[TOTAL].backward()
+        if all(parameters[name].grad is None for name in tuned or parameters):
+            raise ConfigError(
+                "no layer of fine_tune has a gradient from the loss; name layers before the one that is read"
+            )
         optimizer.step()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(rows)
@@ -316,8 +321,11 @@ class Inputs:
     def __call__(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """Prepare some stimuli, shape (n, ...)."""
         lacking = [int(row) for row in rows if int(row) not in self._kept]
-        with ThreadPoolExecutor(self._workers) as pool:
-            made = dict(zip(lacking, pool.map(partial(prepared, self._network, self._stimuli), lacking), strict=True))
+        made: dict[int, Tensor] = {}
+        if lacking:
+            read = partial(prepared, self._network, self._stimuli)
+            with ThreadPoolExecutor(self._workers) as pool:
+                made = dict(zip(lacking, pool.map(read, lacking), strict=True))
         for row, item in made.items():
             size = item.numel() * item.element_size()
             if size <= self._room:

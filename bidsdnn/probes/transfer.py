@@ -113,7 +113,7 @@ def transfer(
         learnt = learn(
             parameters, lambda rows: _losses(heads, features(rows), rows),
             training=parts["train"], validation=parts["validation"], schedule=schedule, checkpoint=checkpoint,
-            identity=identity, label=f"transfer of {network.label}",
+            identity=identity, tuned=list(tuned), label=f"transfer of {network.label}",
         )  # fmt: skip
         scores = [
             {"part": part, **row}
