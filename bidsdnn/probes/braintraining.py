@@ -24,7 +24,8 @@ from bidsdnn.networks.devices import placed, single_threaded
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.retrained import written
-from bidsdnn.networks.training import TOTAL, Inputs, Learnt, Schedule, learn, tapped, trainable
+from bidsdnn.networks.training import TOTAL, Learnt, Schedule, learn
+from bidsdnn.networks.tuning import Inputs, tapped, trainable
 from bidsdnn.networks.work import contents
 from bidsdnn.patterns import Patterns
 from bidsdnn.probes.brainfit import Readout, Task, distances, mean_r, pearson, predicted_by, rdm_loss
@@ -324,6 +325,7 @@ def _sidecar(
         f"{weights.brain:g} times {how} plus {weights.task:g} times {what}. Stimuli were split into "
         f"{', '.join(f'{len(parts[part])} for {part}' for part in PARTS)}; the weights of the epoch with the smallest "
         "validation loss were kept, and fit and task compared before and after on stimuli that were held out.",
+        "Analysis": "brain-training",
         "References": ["rdl", "adam", *([] if targets else ["distillation"])],
         "Region": region,
         "Fit": fit,

@@ -20,7 +20,8 @@ from bidsdnn.networks.devices import single_threaded
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.retrained import written
-from bidsdnn.networks.training import MOST_BYTES, TOTAL, Inputs, Learnt, Schedule, learn, tapped, trainable
+from bidsdnn.networks.training import TOTAL, Learnt, Schedule, learn
+from bidsdnn.networks.tuning import MOST_BYTES, Inputs, tapped, trainable
 from bidsdnn.networks.work import contents
 from bidsdnn.probes.heads import PARTS, Heads, split, targets_of
 from bidsdnn.result import Result
