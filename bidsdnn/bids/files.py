@@ -153,6 +153,7 @@ def read_table(path: Path, *, text: Collection[str] = ()) -> pd.DataFrame:
             "decoder",
             "true",
             "predicted",
+            "preferred",
         ),
         str,
     )

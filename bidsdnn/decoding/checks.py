@@ -26,11 +26,13 @@ def check_decoding(config: Config) -> None:
     for column, table in config.targets.items():
         if table is not None:
             check_table(column, table, flag="--target ")
-    asked = [name for name in ("decoding", "probe") if name in config.analysis]
+    asked = [owner for owner in ("decoding", "probe") if owner in config.analysis]
+    if not asked:
+        return
     if "decoding" in asked and not config.targets:
         raise ConfigError("--analysis decoding: nothing to decode; give --target COLUMN or --target COLUMN=FILE.tsv")
-    for name in asked:
-        check_parameters(owner=name, **config.parameters.get(name, {}))
+    for owner in asked:
+        check_parameters(owner=owner, **config.parameters.get(owner, {}))
     for name in decoders_of(config):
         # The table of a name that is an encoder's too was checked as the encoder's.
         check_decoder(name, config.parameters.get(name, {}) if name != config.encoder else {})

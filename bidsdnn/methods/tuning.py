@@ -168,7 +168,7 @@ def class_selectivity(means: ArrayLike) -> Float:
 
 
 def discriminability(values: ArrayLike, classes: ArrayLike, preferred: ArrayLike) -> Float:
-    """Discriminability d' is the difference of means of the preferred class and all others over the root of their mean variance.
+    """D' is the difference of means of the preferred class and all others over the root of their mean variance.
 
     Parameters
     ----------

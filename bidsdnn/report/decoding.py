@@ -46,11 +46,23 @@ def decoding_blocks(entries: list[Entry], stem: str, problems: list[str], *, lev
     tables = pick(mine, "results", "decoding")
     if not tables:
         return []
-    blocks = attempt(partial(_blocks, tables, pick(mine, "results", "confusion"), stem), "decoding", problems)
+    blocks = attempt(partial(told_blocks, tables, pick(mine, "results", "confusion"), stem), "decoding", problems)
     return [Heading(TITLE), *blocks] if blocks else []
 
 
-def _blocks(tables: list[Entry], confusions: list[Entry], stem: str) -> list[Block]:
+def told_blocks(tables: list[Entry], confusions: list[Entry], stem: str) -> list[Block]:
+    """Say and draw how well each target was told from each place.
+
+    Parameters
+    ----------
+    tables, confusions : list of Entry
+    stem : str
+        Beginning of the file names.
+
+    Returns
+    -------
+    list of Block
+    """
     whole = pd.concat([_named(entry) for entry in tables], ignore_index=True)
     draws, test = first(tables, "Permutations"), str(first(tables, "Test") or "permutations")
     tested = f"{draws:,} {test.split(', ')[0]}" if isinstance(draws, int) else test
@@ -72,7 +84,8 @@ def _blocks(tables: list[Entry], confusions: list[Entry], stem: str) -> list[Blo
 def _named(entry: Entry) -> pd.DataFrame:
     """A table with the name of what was decoded from in each row."""
     table = read_tables([entry], "target")
-    network, layer, region = (table.get(name, pd.Series("", index=table.index)) for name in _PLACES)
+    lacking = {"network": entry.entities.get("model", "")}
+    network, layer, region = (table.get(name, pd.Series(lacking.get(name, ""), index=table.index)) for name in _PLACES)
     place = np.where(layer != "", layer + " (" + network + ")", region)
     atlas = entry.entities.get("atlas", "")
     return table.assign(

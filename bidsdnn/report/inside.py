@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
 from markupsafe import Markup
 
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt, data_table
+from bidsdnn.report.decoding import told_blocks
 from bidsdnn.report.drawing import Figure, Panel
-from bidsdnn.report.entries import Entry, Log, first, pick, read_table
+from bidsdnn.report.entries import Entry, Log, first, pick, read_table, read_tables
+from bidsdnn.report.figures import dots
 from bidsdnn.report.findings import Sentences, count
 from bidsdnn.report.quality import log_section, methods_section
 
@@ -46,7 +49,8 @@ def inside_sections(entries: list[Entry], log: Log) -> list[Section]:
     problems: list[str] = []
     found = _probed(entries)
     sections = [
-        Section(desc, TITLES.get(desc, desc), tuple(_of_analysis(found, desc, problems))) for desc in _descs(found)
+        Section(desc, _short(desc), (Heading(TITLES.get(desc, desc)), *_of_analysis(found, desc, problems)))
+        for desc in _descs(found)
     ]
     said = [Notes("", ("No probe of a network was written. See the log below.",))]
     lead: list[Block] = [_lead(found)] if found else list(said)
@@ -97,6 +101,10 @@ def _descs(entries: list[Entry]) -> list[str]:
     return [desc for desc in TITLES if desc in there] + sorted(there - TITLES.keys())
 
 
+def _short(desc: str) -> str:
+    return TITLES.get(desc, desc).partition(":")[0]
+
+
 def _desc(entry: Entry) -> str:
     return str(entry.sidecar["Analysis"]).replace("-", "") if ":" not in entry.sidecar["Analysis"] else entry.desc
 
@@ -119,15 +127,45 @@ def _of_analysis(entries: list[Entry], desc: str, problems: list[str]) -> list[B
     for model in models:
         near = [entry for entry in own if entry.entities.get("model", "") == model]
         blocks += [Heading(model)] if len(models) > 1 else []
+        stem = f"model-{model}_desc-{desc}"
+        if desc in DRAWN:
+            blocks += attempt(partial(DRAWN[desc], near, stem), f"figures of {desc}", problems)
         blocks += attempt(partial(_pictures, pick(near, "picture")), f"pictures of {desc}", problems)
-        for entry in pick(near, "results"):
+        # The figures bring the table of what was told with them.
+        for entry in [one for one in pick(near, "results") if one.desc != "probe"]:
             blocks += attempt(partial(_table, entry), entry.path.name, problems)
     return blocks
+
+
+def _probe_figures(entries: list[Entry], stem: str) -> list[Block]:
+    """What was told from each layer, and how many dimensions it has."""
+    told = pick(entries, "results", "probe")
+    blocks = told_blocks(told, pick(entries, "results", "probeconfusion"), stem) if told else []
+    table = read_tables(pick(entries, "results", "probelayers"), "layer", "participation_ratio")
+    known = table[table["participation_ratio"].notna()]
+    if known.empty:
+        return blocks
+    panel = dots(
+        dict(zip(known["layer"], known["participation_ratio"], strict=True)), stem=f"{stem}_dimensions",
+        label="participation ratio", alt="Dimensionality by layer",
+    )  # fmt: skip
+    caption = (
+        f"Dimensions of each layer's activations to {count(known['n_stimuli'].max(), 'stimulus', 'stimuli')}, by the "
+        "participation ratio of the variances of principal components. A description: no test and no error bars."
+    )
+    return [*blocks, Figure((panel,), "Dimensions by layer", caption, "wide")]
+
+
+DRAWN: dict[str, Callable[[list[Entry], str], list[Block]]] = {"probe": _probe_figures}
+"""Figures that are drawn from the tables of an analysis, before its pictures."""
 
 
 def _pictures(entries: list[Entry]) -> list[Block]:
     """A figure a unit: pictures of one unit stand together under their captions."""
     units = list(dict.fromkeys(str(entry.sidecar.get("Unit", "")) for entry in entries))
+    # In the order in which they were asked for, not in that of the files' names.
+    asked = [*(first(entries, "Units") or ()), *(first(entries, "Layers") or ())]
+    units.sort(key=lambda unit: asked.index(unit) if unit in asked else len(asked))
     blocks: list[Block] = []
     for unit in units:
         own = [entry for entry in entries if str(entry.sidecar.get("Unit", "")) == unit]
@@ -149,5 +187,6 @@ def _table(entry: Entry) -> list[Block]:
     table: pd.DataFrame = read_table(entry.path)
     said = entry.sidecar.get("Columns") or {}
     note = " ".join(f"{name}: {text}." for name, text in said.items() if name in table)
-    title = TITLES.get(entry.desc, str(entry.sidecar.get("Titles", {}).get(entry.desc, entry.desc)))
-    return [data_table(table, f"{title.partition(':')[0]}, every row", note=note, folded=len(table) > 12)]
+    titles = entry.sidecar.get("Titles") or {}
+    title = titles.get(entry.desc, f"{_short(entry.desc)}, every row")
+    return [data_table(table, title, note=note, folded=len(table) > 12)]

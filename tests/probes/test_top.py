@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
+from torch import nn
 
 from bidsdnn.errors import ConfigError
+from bidsdnn.networks.network import Network
 from bidsdnn.networks.zoo import build
 from bidsdnn.probes.maps import feature_map
 from bidsdnn.probes.pictures import coloured, enlarged, sheet
@@ -19,6 +22,7 @@ from bidsdnn.probes.stream import stream
 from bidsdnn.probes.top import Extremes, top_stimuli
 from bidsdnn.probes.units import Unit
 from bidsdnn.stimuli import Stimuli
+from tests.stimuli.conftest import write_film
 
 REAL = Path(os.environ.get("BIDSDNN_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 UNITS = (Unit("fc", 3), Unit("conv2", 5), Unit("conv2", 0, (3, 7)), Unit("conv2", 5, (3, 7)))
@@ -122,6 +126,43 @@ def test_maps_are_what_the_layer_gives(demo, stimuli, values):
     np.testing.assert_array_equal(picture.pixels[4 + 132 : 4 + 132 + 128, 4 : 4 + 128], tile)
     strongest = feature_map(demo, stimuli, layers=("conv2", "fc"), n=2, channels=3)
     assert strongest.numbers["channels/conv2"].tolist() == np.argsort(-values["maps"][:2].mean((0, 2, 3)))[:3].tolist()
+
+
+class Level(nn.Module):
+    """How bright, or loud, something is, and how dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.Identity()
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        level = given.abs().flatten(1).mean(1)
+        return self.both(torch.stack([level, -level], 1))
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_films_are_shown_by_their_middle_frame_and_sounds_are_in_the_table_alone(tmp_path, kind):
+    levels, suffix = [40, 200, 120], {"video": ".mp4", "audio": ".wav"}[kind]
+    for number, level in enumerate(levels):
+        if kind == "video":
+            frames = np.full((9, 32, 32, 3), level, np.uint8)
+            frames[:3], frames[6:] = level // 2, level // 2
+            write_film(tmp_path / f"{number}{suffix}", frames, fps=3)
+        else:
+            tone = level / 255 * np.sin(2 * np.pi * 440 * np.arange(8000) / 4000)
+            soundfile.write(tmp_path / f"{number}{suffix}", tone, 4000)
+
+    def preprocess(pair):
+        return torch.as_tensor(np.ascontiguousarray(pair[0]), dtype=torch.float32).flatten()[:7000]
+
+    network = Network("level", Level().eval(), preprocess, "as it is", "none", 0, "0" * 64, modality=kind)
+    found = top_stimuli(network, Stimuli.from_folder(tmp_path, [kind]), units=(Unit("both", 0), Unit("both", 1)), k=2)
+    table = found.tables["topstimuli"].query("channel == 0 and end == 'best'")
+    assert table["stimulus_id"].tolist() == [f"1{suffix}", f"2{suffix}"]
+    assert len(found.pictures) == (2 if kind == "video" else 0)
+    if kind == "video":
+        shown = found.pictures[0].pixels
+        assert [shown[10, x].mean() for x in (10, 50)] == pytest.approx([200, 120], abs=12)
 
 
 @pytest.mark.parametrize(
