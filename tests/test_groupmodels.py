@@ -320,6 +320,19 @@ def test_a_damaged_map_is_named(out):
         run(out, "averaged", analysis=["encoding"])
 
 
+@pytest.mark.parametrize("encoder", ["pls", "sklearn.linear_model.LinearRegression"])
+def test_encoders_that_are_not_linear_in_the_targets_predict_across_people(out, encoder):
+    assert run(out, "cross-participant", analysis=["encoding"], encoder=encoder, permutations=19) == []
+    rows = table(out, "encodingCrossparticipant").set_index(["region", "layer"])
+    for region, layer in (("first", "l1"), ("last", "l3")):
+        assert rows.loc[region]["pearsonr"].idxmax() == layer and rows.loc[(region, layer), "p_fwe"] == 0.05
+
+
+def test_all_layers_as_one_model_predict_no_one_across_people(out):
+    with pytest.raises(MissingInputError, match="--encoder banded-ridge is one model of all layers"):
+        run(out, "cross-participant", analysis=["encoding"], encoder="banded-ridge", permutations=5)
+
+
 def test_stimuli_that_all_saw_are_used(out):
     write_person(out, "03", responses("03")[5:], IDS[5:])
     write_person(out, "04", responses("04")[:4], IDS[:4])

@@ -77,11 +77,14 @@ class NullFit:
     splits: Sequence[Split]
     orders: np.ndarray
     regions: np.ndarray
+    columns: np.ndarray
 
     def __call__(self, group: Group) -> np.ndarray:
         """Mean r of each region, observed and relabelled, shape (1 + permutations, R)."""
         features = features_of(self.model, group)
-        return crossed_null(self.model, features, self.tables, self.splits, self.orders, self.regions)
+        return crossed_null(
+            self.model, features, self.tables, self.splits, self.orders, self.regions, columns=self.columns
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +150,7 @@ def crossed_encoding(
         agree.append(pearsonr(others[rows], own[rows]))
         ceiling.append(np.sqrt(np.clip(reliable, 0, None)))
         few.append(own[:, tested])
-    test = NullFit(model, np.array(few), folded.splits, folded.orders, drawn[:, tested])
+    test = NullFit(model, np.array(few), folded.splits, folded.orders, drawn[:, tested], tested)
     nulls = np.stack(spread(test, x.groups, label="relabelled"), axis=1)
     return Scores(np.array(r), np.array(agree), np.array(ceiling), nulls)
 

@@ -141,7 +141,7 @@ def means_of_others(tables: ArrayLike) -> Float:
 
 def crossed_null(
     model: Model, features: Any, tables: ArrayLike, splits: Sequence[Split], orders: NDArray[np.intp],
-    regions: NDArray[np.bool_],
+    regions: NDArray[np.bool_], *, columns: NDArray[np.intp] | None = None,
 ) -> Float:  # fmt: skip
     """Scores of people predicted from others were compared with those of stimuli relabelled alike in all people.
 
@@ -159,6 +159,8 @@ def crossed_null(
         As of `crossed_pearsonr`.
     orders : array of int, shape (m, n)
     regions : array of bool, shape (R, V)
+    columns : array of int, shape (V,), optional
+        Which of the columns that the model knows of these are; all, if not given.
 
     Returns
     -------
@@ -173,36 +175,42 @@ def crossed_null(
     means = np.full((1 + len(orders), len(inside)), np.nan)
     if not usable.any():
         return means
-    targets = means_of_others(measured).transpose(1, 0, 2)[:, :, usable].reshape(n, -1)
-    y = measured.transpose(1, 0, 2)[:, :, usable].reshape(n, -1)
+    others, own = means_of_others(measured)[:, :, usable], measured[:, :, usable]
+    y = own.transpose(1, 0, 2).reshape(n, -1)
     every = np.vstack([np.arange(n), orders])
-    for some, r in _relabelled(model, features, targets, y, splits, every):
+    if isinstance(model, Linear) and len(splits) > 1:
+        scored = _products(model.operator(features, splits), others.transpose(1, 0, 2).reshape(n, -1), y, splits, every)
+    else:
+        known = np.arange(len(usable)) if columns is None else columns
+        scored = _refits(model, features, others, own, splits, every, known[usable])
+    for some, r in scored:
         over_people = np.nan_to_num(r).reshape(len(r), people, -1).mean(axis=1)
         means[some] = over_people @ weights[usable]
     return means
 
 
-def _relabelled(
-    model: Model, features: Any, targets: NDArray[Any], y: NDArray[Any], splits: Sequence[Split],
-    orders: NDArray[np.intp],
+def _refits(
+    model: Any, features: Any, others: NDArray[Any], own: NDArray[Any], splits: Sequence[Split],
+    orders: NDArray[np.intp], columns: NDArray[np.intp],
 ) -> Iterator[tuple[slice, Float]]:  # fmt: skip
-    """R of each column for some relabellings at a time, (relabellings, columns)."""
+    """R of each person's columns for one relabelling at a time, (1, P * columns); people are fitted one by one."""
+    fixed = model.fixed() if hasattr(model, "fixed") else model
+    fixed = fixed.among(columns) if hasattr(fixed, "among") else fixed
+    features = fixed.drawn(features) if hasattr(fixed, "drawn") else features
     if len(splits) == 1:
         # What the model was fitted to stays; only what it has not seen is relabelled.
-        fixed: Any = model.fixed() if hasattr(model, "fixed") else model
         test = splits[0][1]
-        given = held_out(fixed, features, targets, splits)[test]
+        given = [held_out(fixed, features, target, splits)[test] for target in others]
         for one, order in enumerate(orders):
-            yield slice(one, one + 1), pearsonr(given, y[test][np.searchsorted(test, order[test])])[None]
+            judged = zip(given, own, strict=True)
+            yield slice(one, one + 1), np.concatenate([pearsonr(guess, y[order[test]]) for guess, y in judged])[None]
         return
-    if isinstance(model, Linear):
-        yield from _products(model.operator(features, splits), targets, y, splits, orders)
-        return
-    fixed = model.fixed() if hasattr(model, "fixed") else model
     for one, order in enumerate(np.argsort(orders, axis=1)):
-        moved = targets[order]
-        predicted = held_out(fixed, features, moved, splits)
-        yield slice(one, one + 1), crossed_pearsonr(predicted, moved, y[order], splits)[None]
+        each = [
+            crossed_pearsonr(held_out(fixed, features, target[order], splits), target[order], y[order], splits)
+            for target, y in zip(others, own, strict=True)
+        ]
+        yield slice(one, one + 1), np.concatenate(each)[None]
 
 
 def _products(
