@@ -13,7 +13,8 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_table
 from bidsdnn.errors import MissingInputError
 from bidsdnn.grouplevel import group
-from bidsdnn.grouptables import fisher_z
+from bidsdnn.grouptables import PREVALENCE, fisher_z
+from bidsdnn.methods.prevalence import posterior
 from bidsdnn.spaces import Volume
 
 MODEL = {"task": "t", "space": "MNI152NLin2009cAsym", "model": "net"}
@@ -79,6 +80,26 @@ def test_a_region_that_a_participant_lacks_uses_the_others(out):
     assert table["n_participants"].to_dict() == {"V1": 3, "V2": 1}
     assert table.loc["V2", ["t", "p", "q", "sem"]].isna().all()
     assert table.loc["V1", "pearsonr"] == pytest.approx(0.3)
+
+
+def test_tables_say_how_common_an_effect_is_and_which_p_is_the_smallest(out):
+    for label, (r, p) in {"01": (0.3, 0.01), "02": (0.4, 0.02), "03": (0.2, 0.4)}.items():
+        table = pd.DataFrame(rows({("a", "V1"): r, ("a", "V2"): r}), columns=COLUMNS).assign(p=p)
+        path = out.path("results", ".tsv", sub=label, **MODEL, atlas="a", desc="encoding")
+        kept = table[table["region"] == "V1"] if label == "03" else table
+        out.write_table(path, kept, {"NumberOfStimuli": int(100 * r)})
+    labels = ["01", "02", "03", "04"]
+    _, omitted = group(out, labels, **OPTIONS)
+    path = next((out.root / "group").glob("*_desc-encoding_results.tsv"))
+    table, sidecar = read_table(path).set_index("region"), json.loads(path.with_suffix(".json").read_text())
+    assert table["p_smallest"].tolist() == [1 / 8, 1 / 4]
+    assert table.loc["V1", list(PREVALENCE)].tolist() == pytest.approx(posterior(2, 3))
+    assert table.loc["V2", "prevalence"] == 1
+    assert sidecar["NumberOfStimuli"] == {"01": 30, "02": 40, "03": 20}
+    left_out = ["sub-04 has no results and was left out.", "sub-03 has no scores in V2: the others' are used."]
+    assert sidecar["Omitted"] == left_out and omitted == left_out
+    assert "prevalence" in sidecar["References"] and "interval" in sidecar["prevalence_low"]["Description"]
+    assert group(out, labels, **OPTIONS)[1] == left_out
 
 
 def test_who_has_nothing_is_named(out):

@@ -100,7 +100,7 @@ def freedman_lane(
         part = scores[:, features]
         there = np.isfinite(part)
         count[features] = there.sum(axis=0)
-        for pattern in np.unique(there, axis=1).T:
+        for pattern in np.unique(there, axis=1).T if not there.all() else [np.ones(n, dtype=bool)]:
             columns = np.flatnonzero((there == pattern[:, None]).all(axis=0))
             model = _model(x[pattern], others[pattern])
             if model is None:

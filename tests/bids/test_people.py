@@ -7,6 +7,7 @@ import math
 import pytest
 
 from bidsdnn.bids.people import read_people
+from bidsdnn.cli import main
 from bidsdnn.errors import DataError, MissingInputError
 from bidsdnn.groupeffects import effects_of
 
@@ -76,3 +77,12 @@ def test_without_a_table_or_with_a_participant_twice(root):
     (root / "participants.tsv").unlink()
     with pytest.raises(MissingInputError, match=r"participants\.tsv: file not found"):
         read_people(root, ["01"], ["age"])
+
+
+def test_flags_are_checked_before_anything_else(root, capsys):
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    arguments = [str(root), str(root / "derivatives" / "out"), "group", "--network", "none"]
+    assert main([*arguments, "--covariate", "agee"]) == 65
+    assert main([*arguments, "--group_column", "sexx"]) == 65
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "--covariate agee" in lines[0] and "--group-column sexx" in lines[1] and len(lines) == 2

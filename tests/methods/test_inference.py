@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bidsdnn.methods.inference import fdr, pvalue, sign_flip, sign_flip_familywise
+from bidsdnn.methods.inference import fdr, pvalue, sign_flip, sign_flip_familywise, sign_flips, sign_flips_two_sided
 
 
 def test_sign_flip_enumerates_all_flips():
@@ -57,6 +57,27 @@ def test_sign_flip_does_not_depend_on_blocks(monkeypatch):
     monkeypatch.setattr("bidsdnn.methods.inference._FEATURES", 3)
     np.testing.assert_allclose(sign_flip(values, seed=4), whole)
     assert not np.array_equal(sign_flip(values, seed=5)[1], whole[1])
+
+
+@pytest.mark.parametrize("n", [9, 30])
+def test_single_precision_gives_the_same_p_and_keeps_ties(n):
+    values = np.random.default_rng(9).standard_normal((n, 60)) + 0.2
+    values[:, 0], values[:, 1] = np.resize([0.1, 0.2, 0.3, -0.2], n), np.resize([1, 2, 3, -2], n)
+    double, single = sign_flips(values, permutations=999), sign_flips(values.astype(np.float32), permutations=999)
+    np.testing.assert_allclose(single.p, double.p, atol=1e-12)
+    np.testing.assert_allclose(single.p_fwe, double.p_fwe, atol=1e-12)
+    np.testing.assert_allclose(single.t, double.t, rtol=1e-4)
+    assert single.p[0] == single.p[1]
+
+
+def test_differences_are_tested_on_both_sides():
+    values = np.random.default_rng(10).standard_normal((7, 4)) + np.array([1, -1, 0, 0])
+    found, mirrored = sign_flips_two_sided(values), sign_flips_two_sided(-values)
+    np.testing.assert_allclose(found.p, mirrored.p)
+    np.testing.assert_allclose(found.p_fwe, mirrored.p_fwe)
+    flips = np.array(list(itertools.product([-1, 1], repeat=7)))
+    every = np.abs(flips @ values) / np.sqrt((values**2).sum(axis=0))
+    np.testing.assert_allclose(found.p_fwe, (every.max(axis=1)[:, None] >= every[-1] - 1e-9).mean(axis=0))
 
 
 def test_missing_participants_and_empty_columns_in_silence():

@@ -132,6 +132,25 @@ def test_neighbours_are_those_of_each_mesh_and_of_the_voxels(space, extent):
             np.testing.assert_allclose(np.sort(others[row]), np.sort(others)[: extent["count"]])
 
 
+def test_edges_are_those_of_each_mesh_and_of_the_voxels(space):
+    edges = space.edges()
+    names = np.asarray(space.points.name)
+    cortex = space.points.surface_mask
+    # A voxel's structure does not matter, a vertex' hemisphere does.
+    assert (cortex[edges[:, 0]] == cortex[edges[:, 1]]).all()
+    on = cortex[edges[:, 0]]
+    assert (names[edges[on, 0]] == names[edges[on, 1]]).all() and on.any()
+    apart = np.abs(space.points.voxel[edges[~on, 0]] - space.points.voxel[edges[~on, 1]]).sum(axis=1)
+    assert (apart == 1).all() and len(apart)
+    for where, mesh, _ in space._sheets():
+        vertices = space.points.vertex[where]
+        faces = mesh.faces[np.isin(mesh.faces, vertices).any(axis=1)]
+        pairs = np.sort(np.vstack([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+        expected = np.unique(pairs[np.isin(pairs, vertices).all(axis=1)], axis=0)
+        found = edges[np.isin(edges, where).all(axis=1)]
+        np.testing.assert_array_equal(np.unique(np.sort(space.points.vertex[found], axis=1), axis=0), expected)
+
+
 def test_smoothing_keeps_to_structures(space):
     values = np.zeros((2, space.size), dtype=np.float32)
     names = list(dict.fromkeys(space.points.name))

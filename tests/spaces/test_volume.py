@@ -171,6 +171,14 @@ def test_neighbours_by_radius_equal_brute_force(volume, affine, radius):
     assert near.has_sorted_indices
 
 
+def test_edges_join_voxels_that_share_a_face(volume):
+    points = np.argwhere(volume.mask)
+    steps = np.abs(points[:, None] - points[None]).sum(axis=2)
+    expected = np.argwhere(np.triu(steps == 1))
+    found = np.sort(Volume(volume.mask, OBLIQUE).edges(), axis=1)
+    np.testing.assert_array_equal(found[np.lexsort(found.T[::-1])], expected)
+
+
 @pytest.mark.parametrize("count", [1, 8, 1000])
 def test_neighbours_by_count_are_the_nearest(volume, count):
     space = Volume(volume.mask, OBLIQUE)
