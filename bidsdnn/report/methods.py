@@ -194,7 +194,7 @@ _TABLE = (
                "Dowdle, Logan T.", "Nau, Matthias", "Caron, Brad", "Pestilli, Franco", "Charest, Ian",
                "Hutchinson, J. Benjamin", "Naselaris, Thomas", "Kay, Kendrick"), 2022,
               "A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence",
-              "Nature Neuroscience", "25, 116-126", "10.1038/s41593-021-00362-x"),
+              "Nature Neuroscience", "25, 116-126", "10.1038/s41593-021-00962-x"),
     Reference("rsa", "article", ("Kriegeskorte, Nikolaus", "Mur, Marieke", "Bandettini, Peter"), 2008,
               "Representational similarity analysis - connecting the branches of systems neuroscience",
               "Frontiers in Systems Neuroscience", "2, 4", "10.3389/neuro.06.004.2008"),
