@@ -219,7 +219,7 @@ def gathered(features: Features, rows: np.ndarray, size: int) -> Tensor:
 
 def curves_table(learnt: Learnt) -> pd.DataFrame:
     """Learning curves, with the epoch marked whose weights were kept."""
-    return learnt.curves.assign(kept=learnt.curves["epoch"] == learnt.epoch)
+    return learnt.curves.assign(kept=(learnt.curves["epoch"] == learnt.epoch).astype(int))
 
 
 def split_table(ids: Sequence[str], parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -250,7 +250,7 @@ def _sidecar(
         "Columns": {
             "part": "train: learnt from; validation: by which training was stopped; test: neither",
             "value": "on the scale of the measure",
-            "kept": "whether the weights of this epoch were kept",
+            "kept": "1: the weights of this epoch were kept",
         },
         "Titles": {"transfercurves": "Learning curves", "transfersplit": "Which stimulus was in which part"},
     }

@@ -16,6 +16,7 @@ from bidsdnn.report.entries import Entry, Log, first, pick, read_table, read_tab
 from bidsdnn.report.figures import dots
 from bidsdnn.report.findings import Sentences, count
 from bidsdnn.report.quality import log_section, methods_section
+from bidsdnn.report.training import ablation_figures, curve_figures
 
 TITLES = {
     "topstimuli": "Top stimuli: what drives a unit most, and least?",
@@ -62,12 +63,14 @@ def inside_sections(entries: list[Entry], log: Log) -> list[Section]:
     ]
 
 
-def inside_blocks(entries: list[Entry], problems: list[str]) -> list[Block]:
+def inside_blocks(entries: list[Entry], stem: str, problems: list[str]) -> list[Block]:
     """Show what probes found of a participant's regions and voxels, within that participant's page.
 
     Parameters
     ----------
     entries : list of Entry
+    stem : str
+        Begins the names of pictures.
     problems : list of str
         What could not be shown is added.
 
@@ -79,7 +82,7 @@ def inside_blocks(entries: list[Entry], problems: list[str]) -> list[Block]:
     found = [entry for entry in _probed(entries) if "sub" in entry.entities]
     blocks: list[Block] = []
     for desc in _descs(found):
-        blocks += [Heading(TITLES.get(desc, desc)), *_of_analysis(found, desc, problems)]
+        blocks += [Heading(TITLES.get(desc, desc)), *_of_analysis(found, desc, problems, stem=f"{stem}_")]
     return blocks
 
 
@@ -119,7 +122,7 @@ def _lead(entries: list[Entry]) -> Sentences:
     return Sentences(lead, tuple(Markup("{}").format(TITLES.get(desc, desc)) for desc in _descs(entries)))
 
 
-def _of_analysis(entries: list[Entry], desc: str, problems: list[str]) -> list[Block]:
+def _of_analysis(entries: list[Entry], desc: str, problems: list[str], *, stem: str = "") -> list[Block]:
     """Pictures, then tables, by network."""
     own = [entry for entry in entries if _desc(entry) == desc]
     models = list(dict.fromkeys(entry.entities.get("model", "") for entry in own))
@@ -127,9 +130,9 @@ def _of_analysis(entries: list[Entry], desc: str, problems: list[str]) -> list[B
     for model in models:
         near = [entry for entry in own if entry.entities.get("model", "") == model]
         blocks += [Heading(model)] if len(models) > 1 else []
-        stem = f"model-{model}_desc-{desc}"
+        own_stem = f"{stem}model-{model}_desc-{desc}"
         if desc in DRAWN:
-            blocks += attempt(partial(DRAWN[desc], near, stem), f"figures of {desc}", problems)
+            blocks += attempt(partial(DRAWN[desc], near, own_stem), f"figures of {desc}", problems)
         blocks += attempt(partial(_pictures, pick(near, "picture")), f"pictures of {desc}", problems)
         # The figures bring the table of what was told with them.
         for entry in [one for one in pick(near, "results") if one.desc != "probe"]:
@@ -156,7 +159,9 @@ def _probe_figures(entries: list[Entry], stem: str) -> list[Block]:
     return [*blocks, Figure((panel,), "Dimensions by layer", caption, "wide")]
 
 
-DRAWN: dict[str, Callable[[list[Entry], str], list[Block]]] = {"probe": _probe_figures}
+DRAWN: dict[str, Callable[[list[Entry], str], list[Block]]] = {
+    "probe": _probe_figures, "ablation": ablation_figures, "transfer": curve_figures, "braintraining": curve_figures,
+}  # fmt: skip
 """Figures that are drawn from the tables of an analysis, before its pictures."""
 
 

@@ -170,7 +170,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
     parts["maps"] += decoding_searchlights(own, base, stem, problems)
     parts["geometry"] += rdm_blocks(own, stem, problems) + plane_blocks(own, stem, problems)
     parts["geometry"] += similarity_blocks(own, stem, problems, level=level)
-    parts["inside"] += inside_blocks(own, problems)
+    parts["inside"] += inside_blocks(own, stem, problems)
     if level == "group":
         parts["scores"] += effect_blocks(own, problems)
         parts["models"] += group_model_blocks(own, base, stem, problems)

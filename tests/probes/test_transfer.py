@@ -58,7 +58,7 @@ def test_curves_split_and_words(squares, tuned):
     curves, parts = tuned.tables["transfercurves"], tuned.tables["transfersplit"]
     assert set(curves["part"]) == {"train", "validation"} and curves["epoch"].max() <= 15
     validation = curves[curves["part"] == "validation"].set_index("epoch")["loss"]
-    assert validation.idxmin() == tuned.sidecar["EpochKept"] == curves.loc[curves["kept"], "epoch"].iloc[0]
+    assert validation.idxmin() == tuned.sidecar["EpochKept"] == curves.loc[curves["kept"] == 1, "epoch"].iloc[0]
     assert validation.loc[0] == pytest.approx(np.log(2), abs=0.3)
     assert parts["part"].value_counts().to_dict() == pytest.approx({"train": 144, "validation": 48, "test": 48}, abs=2)
     joined = parts.merge(squares[1]["same"])
