@@ -31,6 +31,7 @@ from bidsdnn.patterns import Patterns
 from bidsdnn.probes.brainfit import Readout, Task, distances, mean_r, pearson, predicted_by, rdm_loss
 from bidsdnn.probes.heads import PARTS, Heads, split, targets_of
 from bidsdnn.probes.transfer import curves_table, read_layer, split_table
+from bidsdnn.probes.units import check_precision
 from bidsdnn.result import Result
 from bidsdnn.stimuli import Stimuli
 
@@ -143,6 +144,7 @@ def brain_training(
     parts = split(contents(shown), strata, validation=validation, test=test, seed=seed)
     found = []
     for network in networks:
+        check_precision(network)
         place = _layer(network, layer, x, known, responses, parts["train"])
         with placed(network.module, device), single_threaded():
             job = _Job(network, shown, responses, parts, place, fit, Weights(brain_weight, task_weight), schedule,

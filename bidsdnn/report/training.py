@@ -102,4 +102,4 @@ def _curve(table: pd.DataFrame, term: str, best: int | None, name: str) -> Panel
         f"{number(float(np.nanmin(rows[term])))} at the lowest"
         for part, rows in table.groupby("part", sort=False)
     ]
-    return draw(name, (330, 240), paint, alt=f"{TERMS[term]} by epoch: {'; '.join(said)}.", label=TERMS[term])
+    return draw(name, (330, 240), paint, alt=f"{TERMS[term]} by epoch: {'; '.join(said)}.")
