@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -35,7 +36,7 @@ from bidsdnn.probes import NEEDS_GRADIENTS, PROBES
 from bidsdnn.probes.driving import check_precision
 from bidsdnn.probes.units import Unit, is_brain, resolve_units
 from bidsdnn.report.network_works import network_reference
-from bidsdnn.stimuli import Stimuli
+from bidsdnn.stimuli import Stimuli, file_sha256
 from bidsdnn.study import Study
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def probe(
     depends = {
         "analysis": name, "network": network_hash(network, _reduction(study, network, stimuli, taken)),
         "more": content, "stimuli": dict(zip(stimuli.ids, contents(stimuli), strict=True)), "parameters": own,
-        "source": "" if name in PROBES else inspect.getsource(function),
+        "source": "" if name in PROBES else inspect.getsource(function), "files": _files(own),
         "targets": {key: table.to_csv() for key, table in taken.get("targets", {}).items()},
         **{key: str(taken[key]) for key in HASHED if key in taken},
     }  # fmt: skip
@@ -186,6 +187,16 @@ def probe(
     }  # fmt: skip
     save_probe(out, replace(result, sidecar=sidecar), hashed, **entities)
     checkpoint.unlink(missing_ok=True)
+
+
+def _files(own: Mapping[str, Any]) -> dict[str, str]:
+    """Hash of each file that a parameter names, as a picture to start from or the code of a generator."""
+    named = {
+        key: Path(value.rpartition(":")[0] if ".py:" in value else value)
+        for key, value in own.items()
+        if isinstance(value, str)
+    }
+    return {key: file_sha256(path) for key, path in named.items() if path.is_file()}
 
 
 def _reduction(study: Study, network: Network, stimuli: Stimuli, taken: Mapping[str, Any]) -> Reduction:

@@ -25,7 +25,7 @@ from bidsdnn.probes.canvas import Canvas, Fourier, Generated, Pixelwise, colour_
 from bidsdnn.probes.driving import check_gradient, check_precision, frozen, own_drive
 from bidsdnn.probes.made import made_picture, made_table, natural_drive, score
 from bidsdnn.probes.pixels import Pixels, to_bytes
-from bidsdnn.probes.units import Unit
+from bidsdnn.probes.units import BRAIN, Unit
 from bidsdnn.result import Result
 from bidsdnn.stimuli import Stimuli, load_image, pixels
 
@@ -128,7 +128,7 @@ def optimal_stimulus(
             "unit": np.array(table["unit"], dtype=object),
             "picture": table["picture"].to_numpy(),
         },
-        sidecar=_sidecar(how, network, canvas, generator, start, decorrelate, count, stopped),
+        sidecar=_sidecar(how, network, canvas, generator, start, decorrelate, count, stopped, units),
     )
 
 
@@ -237,7 +237,7 @@ def _generator(name: str | None) -> nn.Module | None:
 
 def _sidecar(
     climb: Climb, network: Network, canvas: str, generator: str | None, start: str | None, decorrelate: bool,
-    count: int, stopped: np.ndarray,
+    count: int, stopped: np.ndarray, units: Sequence[Unit],
 ) -> dict[str, Any]:  # fmt: skip
     what = {"fourier": "its spectrum, scaled by 1 / f", "pixels": "its pixels"}[canvas]
     what = what if generator is None else f"the latents of the generator {generator} (Nguyen et al., 2016)"
@@ -260,8 +260,13 @@ def _sidecar(
     lost = int((stopped >= 0).sum())
     return {
         "Methods": said,
-        "References": ["activation-maximisation", "feature-visualisation", "adam",
-                       *(["generator-prior"] if generator else [])],
+        "References": [
+            "activation-maximisation", "class-visualisation", "deep-visualisation", "feature-visualisation", "adam",
+            *(["image-parametrisation"] if canvas == "fourier" and not generator else []),
+            *(["generator-prior"] if generator else []),
+            *(["inceptionism"] if start else []),
+            *(["population-control", "inception-loops"] if any(unit.layer == BRAIN for unit in units) else []),
+        ],
         "Climb": {one.name: getattr(climb, one.name) for one in fields(climb)},
         "NumberOfPicturesStopped": lost,
         "Columns": {

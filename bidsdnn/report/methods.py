@@ -9,6 +9,7 @@ import re
 
 from bidsdnn.report.atlas_works import ATLASES
 from bidsdnn.report.network_works import NETWORKS
+from bidsdnn.report.optimal_works import OPTIMAL
 from bidsdnn.report.population import POPULATION
 from bidsdnn.report.probe_works import PROBES
 from bidsdnn.report.reference import Reference
@@ -313,5 +314,6 @@ _TABLE = (
 )  # fmt: skip
 
 REFERENCES: dict[str, Reference] = {
-    reference.key: reference for reference in (*_TABLE, *POPULATION, *TRAINING, *PROBES, *NETWORKS, *ATLASES)
+    reference.key: reference
+    for reference in (*_TABLE, *POPULATION, *TRAINING, *PROBES, *OPTIMAL, *NETWORKS, *ATLASES)
 }
