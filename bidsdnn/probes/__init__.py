@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from bidsdnn.probes.ablation import ablation
 from bidsdnn.probes.maps import feature_map
+from bidsdnn.probes.minimal import masked_image, minimal_image
 from bidsdnn.probes.optimal import optimal_stimulus
 from bidsdnn.probes.probe import probe
 from bidsdnn.probes.top import top_stimuli
@@ -22,16 +23,21 @@ PROBES: dict[str, Callable[..., Result]] = {
     "feature-map": feature_map,
     "probe": probe,
     "optimal-stimulus": optimal_stimulus,
+    "minimal-image": minimal_image,
+    "masked-image": masked_image,
     "ablation": ablation,
     "transfer": transfer,
 }
 
 NEEDS_UNITS: set[str] = {
     "optimal-stimulus",
+    "minimal-image",
+    "masked-image",
 }
 """Probes that are asked for with ``--unit``."""
 NEEDS_GRADIENTS: set[str] = {
     "optimal-stimulus",
+    "masked-image",
     "transfer",
 }
 """Probes that differentiate the network, and so refuse one in half precision before any work."""

@@ -41,6 +41,8 @@ class Climb:
         the unit over the stimuli, of which what it gives is measured.
     diversity : float
         Weight of how alike the pictures of one unit are.
+    contrast : float
+        Of a class: weight of what another class is driven more, or less than a standard deviation less.
     """
 
     steps: int = 256
@@ -52,6 +54,7 @@ class Climb:
     l1: float = 0.0
     l2: float = 0.5
     diversity: float = 0.0
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -60,7 +63,7 @@ class Climb:
             raise ValueError(f"rate: expected more than 0, got {self.rate}")
         if not 0 <= self.scaling < 1:
             raise ValueError(f"scaling: expected 0 to less than 1, got {self.scaling}")
-        for name in ("jitter", "rotation", "tv", "l1", "l2", "diversity"):
+        for name in ("jitter", "rotation", "tv", "l1", "l2", "diversity", "contrast"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 

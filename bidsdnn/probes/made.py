@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
+from bidsdnn.errors import ConfigError
 from bidsdnn.networks.network import Network
 from bidsdnn.probes.driving import drive, own_drive
 from bidsdnn.probes.pixels import Pixels, from_bytes
@@ -17,7 +20,7 @@ from bidsdnn.probes.stream import stream
 from bidsdnn.probes.top import extremes
 from bidsdnn.probes.units import Unit
 from bidsdnn.result import Picture
-from bidsdnn.stimuli import Stimuli
+from bidsdnn.stimuli import Stimuli, load_image
 
 _BATCH = 32
 
@@ -98,6 +101,37 @@ def score(
             for column, silent in enumerate((False, True)):
                 found[rows, column] = own_drive(network.module, given, own, silent=silent)[0].cpu().numpy()
     return found
+
+
+def start_picture(network: Network, stimuli: Stimuli, start: str, prepared: Pixels) -> Tensor:
+    """A picture to begin from, as the network sees it.
+
+    Parameters
+    ----------
+    network : Network
+    stimuli : Stimuli
+    start : str
+        A stimulus, or a file.
+    prepared : Pixels
+        Of the network.
+
+    Returns
+    -------
+    Tensor, shape (1, 3, height, width)
+        From 0 to 1.
+
+    Raises
+    ------
+    ConfigError
+        If there is neither.
+    """
+    if start in stimuli.ids:
+        picture = stimuli.read(stimuli.ids.index(start))
+    elif Path(start).is_file():
+        picture = load_image(Path(start))
+    else:
+        raise ConfigError(f"start = {start!r}: no stimulus and no file is called so; see stimuli/stimuli.tsv")
+    return prepared.to_pictures(network.preprocess(picture)[None].float())
 
 
 def made_table(

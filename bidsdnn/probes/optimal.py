@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,16 @@ from torch.nn import functional
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.network import Network
+from bidsdnn.networks.recorder import first_tensor
 from bidsdnn.parallel import seed_for
 from bidsdnn.probes.ascent import Climb, Reached, ascend, likeness
 from bidsdnn.probes.canvas import Canvas, Fourier, Generated, Pixelwise, colour_mixing
-from bidsdnn.probes.driving import check_gradient, check_precision, frozen, own_drive
-from bidsdnn.probes.made import made_picture, made_table, natural_drive, score
+from bidsdnn.probes.driving import channels, check_gradient, check_precision, frozen, own_drive
+from bidsdnn.probes.made import made_picture, made_table, natural_drive, score, start_picture
 from bidsdnn.probes.pixels import Pixels, to_bytes
-from bidsdnn.probes.units import BRAIN, Unit
+from bidsdnn.probes.units import BRAIN, Unit, layer_shape
 from bidsdnn.result import Result
-from bidsdnn.stimuli import Stimuli, load_image, pixels
+from bidsdnn.stimuli import Stimuli, pixels
 
 CANVASES = ("fourier", "pixels")
 _COARSE = 16
@@ -59,6 +59,7 @@ def optimal_stimulus(
     l1: float = 0.0,
     l2: float = 0.5,
     diversity: float = 1.0,
+    contrast: float = 1.0,
 ) -> Result:
     """For each unit a stimulus was made that drives it, by gradient ascent on its activation.
 
@@ -84,7 +85,7 @@ def optimal_stimulus(
         ``file.py:build``, which gives an nn.Module from latents to pictures; the latents are changed.
     batch : int
         Pictures at once.
-    steps, rate, jitter, scaling, rotation, tv, l1, l2, diversity
+    steps, rate, jitter, scaling, rotation, tv, l1, l2, diversity, contrast
         As of `Climb`.
 
     Returns
@@ -101,11 +102,14 @@ def optimal_stimulus(
     if count < 1 or batch < 1:
         raise ValueError(f"count, batch: expected at least 1, got {count}, {batch}")
     check_precision(network)
-    how = Climb(steps, rate, jitter, scaling, rotation, tv, l1, l2, diversity)
+    how = Climb(steps, rate, jitter, scaling, rotation, tv, l1, l2, diversity, contrast)
     prepared = Pixels.of(network)
     mixing = colour_mixing(_colours(stimuli)) if decorrelate else torch.eye(3)
-    maker = _Maker(network, prepared, how, canvas, decay, mixing, _start(network, stimuli, start, prepared),
-                   _generator(generator), seed, device)  # fmt: skip
+    begun = None if start is None else start_picture(network, stimuli, start, prepared)
+    maker = _Maker(
+        network, prepared, how, canvas, decay, mixing, begun, _generator(generator), seed, device,
+        _outputs(network, units, prepared, device) if contrast else {},
+    )  # fmt: skip
     natural = natural_drive(network, stimuli, units, device=device)
     made: list[Reached] = []
     step = max(1, batch // count)
@@ -146,6 +150,7 @@ class _Maker:
     generator: nn.Module | None
     seed: int
     device: str
+    classes: Mapping[str, int]
 
     def __call__(self, units: Sequence[Unit], scale: np.ndarray, count: int) -> Reached:
         own = [unit for unit in units for _ in range(count)]
@@ -161,8 +166,9 @@ class _Maker:
             if not asked:
                 check_gradient(self.network, given, units)
                 asked = True
+            given = given / spread - self.climb.contrast * _exceeded(seen, own, self.classes, spread)
             several = self.climb.diversity > 0 and count > 1
-            return given / spread, _likeness(pictures, seen, units, count) if several else None
+            return given, _likeness(pictures, seen, units, count) if several else None
 
         with frozen(self.network.module):
             return ascend(driven, self._drawn(generators), self.climb, generators)
@@ -181,6 +187,35 @@ class _Maker:
         if self.start is not None:
             made.start(self.start.expand(len(generators), -1, -1, -1))
         return made
+
+
+def _outputs(network: Network, units: Sequence[Unit], prepared: Pixels, device: str) -> dict[str, int]:
+    """Layers whose channels are the network's output, as those of classes are, and which axis the channels are."""
+    blank = prepared.to(device).to_input(torch.full((1, 3, prepared.height, prepared.width), 0.5, device=device))
+    with torch.inference_mode():
+        output = first_tensor(network.module(blank))
+    if output is None or output.ndim != 2 or output.shape[1] < 2:
+        return {}
+    shapes = {layer: layer_shape(network, layer) for layer in {unit.layer for unit in units} - {BRAIN}}
+    return {layer: axis for layer, (shape, axis) in shapes.items() if shape and shape[axis] == output.shape[1]}
+
+
+def _exceeded(
+    seen: Mapping[str, tuple[Tensor, Tensor | None]], units: Sequence[Unit], classes: Mapping[str, int], spread: Tensor
+) -> Tensor:
+    """By how much each class fails to be a standard deviation above all others, in those, shape (n,); 0 of the rest."""
+    found = torch.zeros_like(spread)
+    for layer, axis in classes.items():
+        chosen = [row for row, unit in enumerate(units) if unit.layer == layer and not unit.position]
+        if not chosen:
+            continue
+        rows = torch.tensor(chosen, device=spread.device)
+        values = channels(seen[layer][0][rows], axis=axis)
+        own = torch.tensor([units[row].channel for row in chosen], device=spread.device)[:, None]
+        other = values.scatter(1, own, -torch.inf).amax(1)
+        short = (1 + (other - values.gather(1, own)[:, 0]) / spread[rows]).clamp(min=0)
+        found = found.index_put((rows,), short.to(found.dtype))
+    return found
 
 
 def _likeness(
@@ -214,19 +249,6 @@ def _colours(stimuli: Stimuli) -> np.ndarray:
     return pixels(stimuli.select(stimuli.ids[row] for row in rows), size=32).reshape(-1, 3)
 
 
-def _start(network: Network, stimuli: Stimuli, start: str | None, prepared: Pixels) -> Tensor | None:
-    """The picture to begin from, as the network sees it, shape (1, 3, height, width)."""
-    if start is None:
-        return None
-    if start in stimuli.ids:
-        picture = stimuli.read(stimuli.ids.index(start))
-    elif Path(start).is_file():
-        picture = load_image(Path(start))
-    else:
-        raise ConfigError(f"[parameters.optimal-stimulus] start = {start!r}: no stimulus and no file is called so")
-    return prepared.to_pictures(network.preprocess(picture)[None].float())
-
-
 def _generator(name: str | None) -> nn.Module | None:
     if name is None:
         return None
@@ -254,6 +276,7 @@ def _sidecar(
         f"to drive it, by {climb.steps} steps of gradient ascent (Adam, rate "
         f"{climb.rate:g}) on {what}, from {began} (Erhan et al., 2009; Olah et al., 2017).{colours} {moves}"
         + (f"Penalties, in standard deviations of the unit over the stimuli: {weights}. " if weights else "")
+        + ("A class was held a standard deviation above all others. " if climb.contrast else "")
         + "A rectified unit that is silent was driven before its rectification. Activations are those to the finished "
         "picture, rounded to bytes and not moved."
     )

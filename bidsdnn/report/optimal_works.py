@@ -36,4 +36,7 @@ OPTIMAL = (
                "Fahey, Paul G.", "Ecker, Alexander S.", "Reimer, Jacob", "Pitkow, Xaq", "Tolias, Andreas S."), 2019,
               "Inception loops discover what excites neurons most using deep predictive models",
               "Nature Neuroscience", "22, 2060-2065", "10.1038/s41593-019-0517-x"),
+    Reference("masks", "inproceedings", ("Fong, Ruth C.", "Vedaldi, Andrea"), 2017,
+              "Interpretable explanations of black boxes by meaningful perturbation",
+              "IEEE International Conference on Computer Vision", "3429-3437", "10.1109/ICCV.2017.371"),
 )  # fmt: skip

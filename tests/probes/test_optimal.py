@@ -307,7 +307,7 @@ def test_a_given_picture_is_where_the_ascent_begins(demo, stimuli, tmp_path):
 def test_diversity_makes_the_pictures_of_a_unit_differ_more(demo, stimuli, unit, weight):
     def apart(diversity):
         result = optimal_stimulus(
-            demo, stimuli, units=[unit], count=3, diversity=diversity, jitter=0, scaling=0, rotation=0, steps=60
+            demo, stimuli, units=[unit], count=3, diversity=diversity, jitter=0, scaling=0, rotation=0, steps=40
         )
         pictures = from_bytes(np.array([one.pixels for one in result.pictures]))
         with torch.inference_mode():
