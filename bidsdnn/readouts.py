@@ -114,16 +114,12 @@ class Weights:
         features = features_of(model, group)
         model.fit(features, y.values)
         try:
-            if taken_by(model, group) == "rotation":
-                alpha, intercept = dual(model, features)
-                return _on_columns(group.values, alpha[:, columns]), intercept[columns]
-            weights, intercept = unit_weights(model, np.asarray(group.values[:, :], dtype=np.float64))
+            return weights_of(model, group, features, columns)
         except ValueError as error:
             raise ConfigError(
                 f"--unit {BRAIN}: --encoder {sidecar['Encoder']} is not linear in the units, and only linear encoders "
                 "are layers; run encoding with ridge, ols, lasso, elastic-net or pls"
             ) from error
-        return weights[:, columns], intercept[columns]
 
 
 def on_units(
@@ -155,6 +151,38 @@ def on_units(
     beta -= beta.mean(axis=0)  # centres the activations
     found = _on_columns(group.groups[0].values, beta)
     return found, intercept - _mean(group) @ found
+
+
+def weights_of(
+    model: Any, group: Group, features: Any, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Weights of a fitted linear encoder on the units of its layer, whatever it was given of them.
+
+    Parameters
+    ----------
+    model : object with ``predict``
+    group : Group
+        The layer.
+    features : array-like
+        What of it the model was fitted to, of `features_of`.
+    columns : ndarray of bool, shape (n_voxels,)
+        Voxels that are wanted.
+
+    Returns
+    -------
+    weights : ndarray, shape (units, k)
+    intercept : ndarray, shape (k,)
+
+    Raises
+    ------
+    ValueError
+        If the model is not linear.
+    """
+    if taken_by(model, group) == "rotation":
+        alpha, intercept = dual(model, features)
+        return _on_columns(group.values, alpha[:, columns]), intercept[columns]
+    weights, intercept = unit_weights(model, np.asarray(group.values[:, :], dtype=np.float64))
+    return weights[:, columns], intercept[columns]
 
 
 def unit_weights(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,13 +20,14 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.brainlayer import brain_layer
 from bidsdnn.cli import main
 from bidsdnn.config import Config
+from bidsdnn.encoding.models import build_encoder, features_of, taken_by
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.methods.models import Ridge
 from bidsdnn.methods.reduce import principal_scores, rotation
 from bidsdnn.networks import zoo
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.probes.units import BrainUnit
-from bidsdnn.readouts import on_units, unit_weights
+from bidsdnn.readouts import on_units, unit_weights, weights_of
 from bidsdnn.stimuli import load_image
 from tests.conftest import ATLAS, without_pictures
 from tests.test_predicted import MODEL, STEM, maps
@@ -277,3 +278,27 @@ def test_optimal_stimuli_of_planted_regions_are_what_was_planted(found, probed):
     assert max(share["brain:early"]) < 0.5
     for name in ("brain:middle", "brain:late"):
         assert share[name][0] > 0.95 and share[name][1] > 0.6, share
+
+
+@pytest.mark.parametrize(
+    ("encoder", "parameters"),
+    [
+        ("ridge", {}), ("ols", {}), ("ols", {"n_components": 5}), ("lasso", {}), ("elastic-net", {"n_components": 5}),
+        ("pls", {"n_components": 2}), ("pls", {"n_components": 2, "scale_x": True}), ("kernel-ridge", {"kernel": "linear"}),
+        ("unitwise", {}), ("sklearn.linear_model:Ridge", {"alpha": 3.0}),
+    ],
+)  # fmt: skip
+def test_every_linear_encoder_has_weights_on_the_units(encoder, parameters):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 45 if "n_components" in parameters else 20))
+    y = (x[:, :2] + 0.3 * rng.standard_normal((30, 2))).astype(np.float32)
+    model = build_encoder(encoder, parameters, n_splits=5, seed=0, device="cpu", shuffle=True)
+    group = Group("fc", x)
+    features = features_of(model, group)
+    model.fit(features, y)
+    there = np.asarray(model.predict(features))
+    weights, intercept = weights_of(model, group, features, np.ones(2, dtype=bool))
+    np.testing.assert_allclose(x @ weights + intercept, there, atol=1e-5)
+    if taken_by(model, group) != "rotation":  # stimuli that nobody saw, of models that are given units
+        new = rng.standard_normal((4, x.shape[1]))
+        np.testing.assert_allclose(new @ weights + intercept, model.predict(new), atol=1e-5)
