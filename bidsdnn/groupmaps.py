@@ -155,7 +155,10 @@ def _outputs(
     derivatives: Derivatives, context: Mapping[str, str], paths: Mapping[str, Path], tests: Tests
 ) -> list[Path]:
     extension = names.parse(next(iter(paths.values())))["extension"]
-    stats = ["mean", "sem", "t", "p", "pfwe", "q", *(("tfce", "ptfce") if tests.tfce else ())]
+    # What could not be enhanced is not tried again.
+    mean = read_json(sidecar_path(_output(derivatives, context, extension, "mean")))
+    enhanced = tests.tfce and "NotEnhanced" not in mean
+    stats = ["mean", "sem", "t", "p", "pfwe", "q", *(("tfce", "ptfce") if enhanced else ())]
     found = [_output(derivatives, context, extension, stat) for stat in stats]
     for effect in effects_of(tests.people, list(paths), []):
         found += [
@@ -207,7 +210,11 @@ def _mean_maps(derivatives: Derivatives, maps: _Maps, tests: Tests, omitted: lis
     found |= {"t": flips.t, "p": flips.p, "pfwe": flips.p_fwe}
     found["q"] = np.concatenate([fdr(one) for one in flips.p.reshape(layers, size)])
     sidecar = dict(maps.sidecar)
-    edges = _edges(derivatives, maps, omitted) if tests.tfce else None
+    left_out: list[str] = []
+    edges = _edges(derivatives, maps, left_out) if tests.tfce else None
+    omitted += left_out
+    if left_out:
+        sidecar["NotEnhanced"] = left_out[0]
     if edges is not None:
         found["tfce"], found["ptfce"] = _enhanced(maps, edges, flips.t.reshape(layers, size), tests)
         sidecar |= {

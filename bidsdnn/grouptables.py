@@ -23,7 +23,7 @@ FEWEST = 2
 PREVALENCE = ("prevalence", "prevalence_low", "prevalence_high")
 SHARED_COLUMNS = {
     "p_smallest": "Smallest p that sign flips of the row's participants can give",
-    "prevalence": f"Share of the population that has the effect, by who has p of at most {ALPHA:.2f}: most likely value",
+    "prevalence": f"Share of the population with the effect, by who has p of at most {ALPHA:.2f}: most likely value",
     "prevalence_low": f"Low end of its {LEVEL:.0%} highest-density interval",
     "prevalence_high": f"High end of its {LEVEL:.0%} highest-density interval",
 }

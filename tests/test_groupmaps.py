@@ -162,6 +162,20 @@ def test_surfaces_are_enhanced_along_the_mesh(tmp_path):
     assert len(np.unique(edges, axis=0)) == len(edges) and ((edges < 400).sum(axis=1) != 1).all()
 
 
+def test_a_mesh_that_is_not_known_leaves_the_other_maps(tmp_path):
+    space = Surface((np.ones(30, dtype=bool), np.ones(30, dtype=bool)))
+    out, rng = Derivatives(tmp_path / "out"), np.random.default_rng(5)
+    for label in LABELS[:3]:
+        write(out, label, rng.normal(0.2, 0.1, size=(2, space.size)), space, "fsLR")
+    _, omitted = group(out, LABELS[:3], permutations=20, seed=0, tfce=True)
+    assert "was not enhanced: the meshes of the surfaces of 30 and 30 vertices are not known" in omitted[0]
+    folder = out.root / "tpl-fsLR" / "func"
+    t = next(folder.glob("*hemi-L*_stat-t_*.func.gii"))
+    before = t.stat().st_mtime_ns
+    group(out, LABELS[:3], permutations=20, seed=0, tfce=True)
+    assert t.stat().st_mtime_ns == before and not list(folder.glob("*tfce*"))
+
+
 @pytest.mark.slow
 def test_rates_of_smooth_maps():
     """1,000 groups of 8 participants; two layers of a smooth field, sign flips over both."""
