@@ -42,8 +42,10 @@ class Clustered:
         Mean of each channel over its positions.
     layer : dict
         Row of the table of layers.
-    stimulus_clusters, stimulus_places, channel_clusters, channel_places : ndarray of int
+    stimulus_clusters, stimulus_places : ndarray of int, shape (n,)
         Groups, and places in the picture, from 1.
+    channel_clusters, channel_places : ndarray of int, shape (n_channels,)
+        The same of channels.
     """
 
     name: str

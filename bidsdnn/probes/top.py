@@ -86,6 +86,7 @@ def top_stimuli(
     layers: Sequence[str] = (),
     units: Sequence[Unit] = (),
     device: str = "cpu",
+    workers: int = 1,
     k: int = 8,
     over: Over = "mean",
 ) -> Result:
@@ -100,6 +101,8 @@ def top_stimuli(
     units : sequence of Unit
         Those that are looked at, with a sheet of pictures each.
     device : str
+    workers : int
+        Threads that read stimuli; nothing depends on it.
     k : int
         Stimuli at either end.
     over : {'mean', 'max'}
@@ -117,7 +120,7 @@ def top_stimuli(
     if k < 1 or over not in ("mean", "max"):
         raise ValueError(f"k, over: expected at least 1, and mean or max; got {k}, {over!r}")
     asked = list(units) or [unit for layer in layers for unit in _channels(network, layer)]
-    found = extremes(network, stimuli, asked, k=k, over=over, device=device)
+    found = extremes(network, stimuli, asked, k=k, over=over, device=device, workers=workers)
     assert found.best is not None and found.worst is not None
     table = _table(asked, stimuli, found)
     pictures = [_picture(network, unit, column, stimuli, found) for column, unit in enumerate(units)]
@@ -145,8 +148,9 @@ def _channels(network: Network, layer: str) -> list[Unit]:
 
 
 def extremes(
-    network: Network, stimuli: Stimuli, units: Sequence[Unit], *, k: int, over: Over = "mean", device: str = "cpu"
-) -> Extremes:
+    network: Network, stimuli: Stimuli, units: Sequence[Unit], *, k: int, over: Over = "mean", device: str = "cpu",
+    workers: int = 1,
+) -> Extremes:  # fmt: skip
     """Pass the stimuli through a network once and keep the extremes of units.
 
     Parameters
@@ -159,6 +163,7 @@ def extremes(
     k : int
     over : {'mean', 'max'}
     device : str
+    workers : int
 
     Returns
     -------
@@ -178,7 +183,8 @@ def extremes(
         return torch.stack([read(values, unit, axis=axes[layer], over=over) for unit in own], 1)
 
     with torch.no_grad(), Recorder(network.module, layers, reduce=reduce) as record:
-        for batch in stream(network, stimuli, device=device, label=f"{network.label} top stimuli"):
+        said = f"{network.label} top stimuli"
+        for batch in stream(network, stimuli, device=device, label=said, workers=workers):
             seen = record(batch.values)
             values = np.concatenate([seen[layer].numpy() for layer in layers], 1)
             whole = np.empty_like(values)

@@ -18,7 +18,8 @@ TEXT_COLUMNS = frozenset({
     "network", "layer", "other_network", "other_layer", "region", "metric", "comparison", "run", "ses", "task", "sub",
     "controls", "by", "position", "first_kind", "first", "second_kind", "second", "kind", "item", "participant",
     "reason", "step", "state", "file", "started", "command", "report", "description", "effect", "end", "unit",
-    "measure", "target", "cut", "decoder", "true", "predicted", "channel", "stimulus_id", "part", "spaces", "preferred",
+    "measure", "target", "cut", "decoder", "true", "predicted", "channel", "stimulus_id", "part", "spaces",
+    "preferred",
 })  # fmt: skip
 # What tells two analyses of one participant apart, in the order in which the page names it.
 CONTEXT = ("ses", "task", "space", "res", "den")
