@@ -23,7 +23,7 @@ from bidsdnn.bids.probed import save_probe
 from bidsdnn.config import Config
 from bidsdnn.decoding.models import decoders_of
 from bidsdnn.errors import ConfigError, DataError
-from bidsdnn.extraction import network_hash, reduction_of
+from bidsdnn.extraction import check_room, network_hash, reduction_of
 from bidsdnn.lookup import resolve
 from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.networks.devices import placed
@@ -205,7 +205,8 @@ def _reduction(study: Study, network: Network, stimuli: Stimuli, taken: Mapping[
 
 
 def _activations(study: Study, network: Network, stimuli: Stimuli, layers: Sequence[str]) -> Patterns:
-    """Stored activations of some layers, extracted if they are not there."""
+    """Stored activations of some layers, extracted if they are not there and there is room."""
+    check_room([(network, list(layers))], stimuli, study.derivatives, config=study.config)
     return activations.ensure(network, layers, stimuli, study.derivatives, config=study.config)[0]
 
 

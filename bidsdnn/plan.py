@@ -17,6 +17,7 @@ from bidsdnn.extraction import activations_path, reduction_of
 from bidsdnn.networks.extract import estimate_bytes
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Outcome, describe
+from bidsdnn.probes import PROBES
 from bidsdnn.spaces import load_image, recording_shape
 
 # The image as float32, the voxels in the mask, their copy in double precision for the products, and the interpreter.
@@ -132,6 +133,10 @@ def describe_plan(
         lines.append(f"features computed from the stimuli: {', '.join(config.computed_features)}")
     if config.features:
         lines.append(f"features: {', '.join(f'{name} ({path})' for name, path in config.features.items())}")
+    probes = [name for name in config.analysis if name in PROBES]
+    if probes:
+        units = f" of {', '.join(config.unit)}" if config.unit else ""
+        lines.append(f"networks are looked into: {', '.join(probes)}{units}")
     if config.analysis_level == "participant":
         lines.append(f"analyses: {', '.join(config.analysis)}; {config.permutations} permutations")
         asked = "encoding" in config.analysis and config.response != "timeseries"

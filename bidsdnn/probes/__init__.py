@@ -13,7 +13,7 @@ from bidsdnn.probes.ablation import ablation
 from bidsdnn.probes.maps import feature_map
 from bidsdnn.probes.minimal import masked_image, minimal_image
 from bidsdnn.probes.optimal import optimal_stimulus
-from bidsdnn.probes.probe import probe
+from bidsdnn.probes.probing import probe
 from bidsdnn.probes.top import top_stimuli
 from bidsdnn.probes.transfer import transfer
 from bidsdnn.result import Result

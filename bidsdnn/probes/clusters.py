@@ -26,6 +26,8 @@ BLOCK = 8192
 """Columns of a layer that are read at a time."""
 ORDERED = 500
 """Leaves whose optimal order is sought; of more it takes too long, and the order is that of the linkage."""
+MOST = 5000
+"""Leaves of a tree: of more, distances of all pairs fill the memory, and k-means finds the groups."""
 WIDEST = 700
 """Pixels of a picture's longer side, above which rows or columns are averaged."""
 LIMIT = 2.5
@@ -151,11 +153,15 @@ def clustered_layer(group: Group, *, clustering: str, clusters: int, seed: int) 
         "population_sparseness": float(np.nanmean(population)) if np.isfinite(population).any() else np.nan,
         "silent": float((~known).mean()),
     }  # fmt: skip
-    of_rows = _rows_as_points(inner) if clustering == "kmeans" else group.rdm("correlation")
-    of_channels = _standardised(profiles.T)
-    of_channels = of_channels if clustering == "kmeans" else pdist(of_channels, "correlation")
-    rows, row_places = _grouped(of_rows, n, clustering, clusters, seed)
-    columns, column_places = _grouped(of_channels, profiles.shape[1], clustering, clusters, seed)
+    rows, row_places = (
+        _near(_rows_as_points(inner), clusters, seed) if clustering == "kmeans" or n > MOST
+        else _linked(group.rdm("correlation"), n, clusters)
+    )  # fmt: skip
+    points = _standardised(profiles.T)
+    columns, column_places = (
+        _near(points, clusters, seed) if clustering == "kmeans" or len(points) > MOST
+        else _linked(pdist(points, "correlation"), len(points), clusters)
+    )  # fmt: skip
     return Clustered(group.name, profiles, layer, rows, row_places, columns, column_places)
 
 
@@ -201,26 +207,29 @@ def _rows_as_points(inner: np.ndarray) -> np.ndarray:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
 
 
-def _grouped(table: np.ndarray, n: int, clustering: str, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Groups, numbered as they lie in the picture, and places, both from 1.
+def _near(points: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Groups by k-means, and places from the nearest to a group's centre to the farthest, both from 1."""
+    # Points that are the same make no more groups than there are different ones.
+    clusters = min(clusters, len(np.unique(points, axis=0)))
+    found = KMeans(clusters, n_init=10, random_state=seed).fit(points)
+    gap = np.linalg.norm(points - found.cluster_centers_[found.labels_], axis=1)
+    return _numbered(found.labels_, np.lexsort([gap, found.labels_]))
 
-    `table` is points, shape (n, d), for k-means, else condensed distances.
-    """
-    clusters = min(clusters, n)
+
+def _linked(distances: np.ndarray, n: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Groups by average linkage of condensed distances, and places of the leaves, both from 1."""
     if n < 3:
         return np.minimum(np.arange(1, n + 1), clusters), np.arange(1, n + 1)
-    if clustering == "kmeans":
-        found = KMeans(clusters, n_init=10, random_state=seed).fit(table)
-        gap = np.linalg.norm(table - found.cluster_centers_[found.labels_], axis=1)
-        order = np.lexsort([gap, found.labels_])
-        raw = found.labels_
-    else:
-        # Where a row does not vary it has no correlation, and is as far from all others as unrelated ones are.
-        distances = np.nan_to_num(table, nan=1.0)
-        tree = linkage(distances, "average")
-        tree = optimal_leaf_ordering(tree, distances) if n <= ORDERED else tree
-        order, raw = leaves_list(tree), fcluster(tree, clusters, "maxclust")
-    places = np.empty(n, dtype=int)
-    places[order] = np.arange(1, n + 1)
+    # Where a row does not vary it has no correlation, and is as far from all others as unrelated ones are.
+    distances = np.nan_to_num(distances, nan=1.0)
+    tree = linkage(distances, "average")
+    tree = optimal_leaf_ordering(tree, distances) if n <= ORDERED else tree
+    return _numbered(fcluster(tree, clusters, "maxclust"), leaves_list(tree))
+
+
+def _numbered(raw: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Groups as they follow each other in an order, and each item's place in it, both from 1."""
+    places = np.empty(len(order), dtype=int)
+    places[order] = np.arange(1, len(order) + 1)
     number = {one: i for i, one in enumerate(dict.fromkeys(raw[order].tolist()), 1)}
     return np.array([number[one] for one in raw.tolist()]), places

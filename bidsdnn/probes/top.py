@@ -204,6 +204,7 @@ def _table(units: Sequence[Unit], stimuli: Stimuli, found: Extremes) -> pd.DataF
         parts.append(
             pd.DataFrame(
                 {
+                    "unit": np.repeat([str(unit) for unit in units], n),
                     "layer": np.repeat([unit.layer for unit in units], n),
                     "channel": np.repeat([unit.channel for unit in units], n),
                     "position": np.repeat([",".join(map(str, unit.position)) or "all" for unit in units], n),

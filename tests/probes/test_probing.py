@@ -19,7 +19,7 @@ from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.networks.zoo import build
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.probes.clusters import clustered_layer
-from bidsdnn.probes.probe import probe
+from bidsdnn.probes.probing import probe
 from bidsdnn.stimuli import Stimuli
 
 N, SEED = 40, 5

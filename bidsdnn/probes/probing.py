@@ -18,7 +18,7 @@ from bidsdnn.lookup import summary
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, serial
 from bidsdnn.patterns import Patterns
-from bidsdnn.probes.clusters import Clustered, LayerWork, check_clusters, clustered_layer
+from bidsdnn.probes.clusters import MOST, Clustered, LayerWork, check_clusters, clustered_layer
 from bidsdnn.probes.tuned import tuning_rows
 from bidsdnn.result import Picture, Result
 from bidsdnn.stimuli import Stimuli
@@ -167,8 +167,9 @@ def _understood(x: Patterns, targets: Mapping[str, pd.DataFrame], categorical: S
 
 def _grouped(clustering: str, clusters: int) -> str:
     how = "average linkage of correlation distances (optimal order of leaves for up to 500)"
+    how += f", or of more than {MOST:,} by k-means"
     how = how if clustering == "hierarchical" else "k-means of standardised profiles (10 starts)"
-    return f"Channels, and stimuli, of each layer were put into {clusters} groups by {how}."
+    return f"Channels, and stimuli, of each layer were put into at most {clusters} groups by {how}."
 
 
 def _numbers(made: Sequence[Clustered], found: Sequence[Target], ids: Sequence[str]) -> dict[str, np.ndarray]:
