@@ -138,8 +138,9 @@ def _motion(table: pd.DataFrame, stem: str) -> Figure:
         limit=MOTION_LIMIT if shown["max_fd"].max() > MOTION_LIMIT / 2 else None,
     )  # fmt: skip
     caption = (
-        f"Head motion: dots are the mean framewise displacement of {of}, bars end at the maximum; they are no error bars.{few} "
-        f"n = {count(len(table), 'run')}; no test. A dashed line marks {MOTION_LIMIT} mm where the axis reaches it."
+        f"Head motion: dots are the mean framewise displacement of {of}, bars end at the maximum; they are no error "
+        f"bars.{few} n = {count(len(table), 'run')}; no test. A dashed line marks {MOTION_LIMIT} mm where the axis "
+        "reaches it."
     )
     return Figure((panel,), "Head motion", caption, "wide")
 

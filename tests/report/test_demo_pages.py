@@ -53,7 +53,7 @@ def test_a_step_that_stops_is_named(tmp_path):
     from bidsdnn.config import resolve_config
     from bidsdnn.report.entries import Log
 
-    config = resolve_config({"bids_dir": tmp_path, "out_dir": tmp_path / "o", "analysis_level": "participant"})
+    config = resolve_config({"bids_dir": tmp_path / "in", "out_dir": tmp_path / "o", "analysis_level": "participant"})
     with one.open(config), one.about("sub-01"):
         with journal.timed("sub-01: responses"):
             pass

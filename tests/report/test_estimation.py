@@ -48,7 +48,7 @@ def test_all_that_is_known_is_shown(output):
     # The first, and the one that is the most collinear.
     assert [panel.label for panel in designs.panels] == ["run-1", "run-2"]
     assert "2 trials and 2 other regressors over 20 volumes" in designs.panels[0].alt
-    assert ".20 to .90 over 2 runs" in designs.caption
+    assert ".20 to .90 over n = 2 runs" in designs.caption
     assert "3 to 41" in designs.caption
     assert "In 1 run two trials' regressors correlate by more than 0.8" in designs.caption
     notes = shown["Dropped trials"]
