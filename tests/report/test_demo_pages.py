@@ -48,7 +48,8 @@ def test_the_log_tells_time_and_memory_by_step(finished, pages):
     assert "Time and memory" in pages["sub-01"] and "tests over participants" in pages["group"]
 
 
-def test_a_step_that_stops_is_named(tmp_path):
+def test_a_step_that_stops_is_named(tmp_path, caplog):
+    caplog.set_level("INFO", "bidsdnn")
     one = journal.Journal(tmp_path, "command")
     from bidsdnn.config import resolve_config
     from bidsdnn.report.entries import Log
