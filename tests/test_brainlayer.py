@@ -284,8 +284,8 @@ def test_optimal_stimuli_of_planted_regions_are_what_was_planted(found, probed):
     ("encoder", "parameters"),
     [
         ("ridge", {}), ("ols", {}), ("ols", {"n_components": 5}), ("lasso", {}), ("elastic-net", {"n_components": 5}),
-        ("pls", {"n_components": 2}), ("pls", {"n_components": 2, "scale_x": True}), ("kernel-ridge", {"kernel": "linear"}),
-        ("unitwise", {}), ("sklearn.linear_model:Ridge", {"alpha": 3.0}),
+        ("pls", {"n_components": 2}), ("pls", {"n_components": 2, "scale_x": True}),
+        ("kernel-ridge", {"kernel": "linear"}), ("unitwise", {}), ("sklearn.linear_model:Ridge", {"alpha": 3.0}),
     ],
 )  # fmt: skip
 def test_every_linear_encoder_has_weights_on_the_units(encoder, parameters):

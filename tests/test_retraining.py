@@ -1,4 +1,4 @@
-"""Training through the command line: what is written, resumed and refused, and that every analysis runs on the result."""
+"""Training through the command line: what is written, resumed and refused; every analysis runs on the result."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from bidsdnn.patterns import Patterns
 from bidsdnn.probes.brainfit import Readout, Task, distances, mean_r, pearson, predicted_by, rdm_loss
 from bidsdnn.probes.heads import PARTS, Heads, split, targets_of
 from bidsdnn.probes.transfer import curves_table, read_layer, split_table
-from bidsdnn.probes.units import check_precision
+from bidsdnn.probes.driving import check_precision
 from bidsdnn.result import Result
 from bidsdnn.stimuli import Stimuli
 

@@ -241,9 +241,8 @@ def _confidence_map(entry: Entry, base: Backdrop, stem: str) -> list[Block]:
     )
     caption = (
         f"In how many bootstrap samples of the held-out stimuli the same layer of {model} has a {one}'s highest r; "
-        f"{number(chance)} would be chance. n = {count(finite.size, one, several)}; median {median}. No test and no error "
-        "bars. "
-        f"{looking(picture)}"
+        f"{number(chance)} would be chance. n = {count(finite.size, one, several)}; median {median}. "
+        f"No test and no error bars. {looking(picture)}"
     )
     return as_figure(panels, f"How sure is each {one}'s best layer: {model}", caption, picture)
 

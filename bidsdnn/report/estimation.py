@@ -91,8 +91,8 @@ def _designs(entry: Entry, stem: str) -> list[Block]:
         "The model of the first run" + (", and of the run with the most collinear one" if len(panels) > 1 else "")
         + ": one column a regressor (trials, then confounds, drifts, other events and a constant, each scaled to its "
         "own range), one row a volume; volumes that were left out are blank. Highest correlation of two trials: "
-        f"{number(float(r.min()))} to {number(float(r.max()))} over n = {count(len(table), 'run')}; condition number of "
-        f"the trials, all else taken out, {condition.min():.0f} to {condition.max():.0f}."
+        f"{number(float(r.min()))} to {number(float(r.max()))} over n = {count(len(table), 'run')}; condition number "
+        f"of the trials, all else taken out, {condition.min():.0f} to {condition.max():.0f}."
         f"{close if (r > _CLOSE).any() else ''} No test and no error bars."
     )  # fmt: skip
     return [Figure(tuple(panels), "Design matrices", caption, "grid")]

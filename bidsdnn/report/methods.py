@@ -314,6 +314,5 @@ _TABLE = (
 )  # fmt: skip
 
 REFERENCES: dict[str, Reference] = {
-    reference.key: reference
-    for reference in (*_TABLE, *POPULATION, *TRAINING, *PROBES, *OPTIMAL, *NETWORKS, *ATLASES)
+    reference.key: reference for reference in (*_TABLE, *POPULATION, *TRAINING, *PROBES, *OPTIMAL, *NETWORKS, *ATLASES)
 }
