@@ -29,9 +29,9 @@ from bidsdnn.networks.tuning import Inputs, tapped, trainable
 from bidsdnn.networks.work import contents
 from bidsdnn.patterns import Patterns
 from bidsdnn.probes.brainfit import Readout, Task, distances, mean_r, pearson, predicted_by, rdm_loss
+from bidsdnn.probes.driving import check_precision
 from bidsdnn.probes.heads import PARTS, Heads, split, targets_of
 from bidsdnn.probes.transfer import curves_table, read_layer, split_table
-from bidsdnn.probes.driving import check_precision
 from bidsdnn.result import Result
 from bidsdnn.stimuli import Stimuli
 
