@@ -112,8 +112,9 @@ def effects_of(people: People | None, labels: Sequence[str], omitted: list[str])
 def _untestable(x: np.ndarray, others: np.ndarray) -> str:
     """Why a variable cannot be tested; empty if it can."""
     whole = np.column_stack([np.ones(len(x)), others])
-    if len(x) < max(FEWEST, whole.shape[1] + 2):
-        return f"only {len(x)} participants have all values"
+    needed = max(FEWEST, whole.shape[1] + 2)
+    if len(x) < needed:
+        return f"only {len(x)} participants have all values, {needed} are needed"
     left = x - whole @ np.linalg.lstsq(whole, x, rcond=None)[0]
     if np.linalg.norm(left) <= 1e-8 * np.linalg.norm(x - x.mean()) or not np.ptp(x):
         return "the other variables say all of it for these participants" if np.ptp(x) else "all have the same value"

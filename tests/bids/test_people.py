@@ -44,7 +44,7 @@ def test_each_effect_holds_the_others_and_names_who_is_left_out(root):
     assert sick.labels == [label for label in labels if label != "03"] and sick.nuisance[1, 0] == 30
     few = []
     assert effects_of(read_people(root, ["01", "02", "03"], ["age"]), ["01", "02", "03"], few) == []
-    assert few[1] == "age was not tested: only 2 participants have all values."
+    assert few[1] == "age was not tested: only 2 participants have all values, 4 are needed."
 
 
 @pytest.mark.parametrize(
