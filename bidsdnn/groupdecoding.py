@@ -23,6 +23,7 @@ from bidsdnn.grouptables import (
     prevalence_columns,
     sidecar_of,
     smallest,
+    spoken,
 )  # fmt: skip
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flips
@@ -59,7 +60,7 @@ def decoding_tables(
         written += 1
         name = "_".join(f"{entity}-{label}" for entity, label in context.items() if entity != "desc")
         path = derivatives.root / "group" / f"{name}_desc-decoding_results.tsv"
-        own = absent(derivatives, labels, paths, "decoding table")
+        own = absent(derivatives, labels, paths, f"decoding table of {spoken(context)}")
         content = content_of(paths, permutations=permutations, seed=seed, analysis="decoding", tests=2, omitted=own)
         if is_current(path, content, omitted):
             continue

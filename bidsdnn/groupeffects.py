@@ -13,7 +13,7 @@ from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_table
 from bidsdnn.bids.people import People
-from bidsdnn.grouptables import absent, by_context, content_of, is_current, joined, sidecar_of
+from bidsdnn.grouptables import absent, by_context, content_of, is_current, joined, sidecar_of, spoken
 from bidsdnn.lookup import summary
 from bidsdnn.methods.freedman_lane import freedman_lane, smallest_p
 from bidsdnn.methods.inference import fdr
@@ -150,7 +150,7 @@ def effect_tables(
     written = 0
     for analysis, score in SCORES.items():
         for context, paths in by_context(derivatives, labels, "results", ".tsv", analysis).items():
-            own: list[str] = absent(derivatives, labels, paths, f"{analysis} table")
+            own: list[str] = absent(derivatives, labels, paths, f"{analysis} table of {spoken(dict(context))}")
             effects = effects_of(people, list(paths), own)
             omitted += [one for one in own if one not in omitted]
             if not effects:

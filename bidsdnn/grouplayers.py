@@ -11,7 +11,7 @@ import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_table
-from bidsdnn.grouptables import FEWEST, absent, by_context, content_of, enough, fisher_z, is_current, sidecar_of
+from bidsdnn.grouptables import FEWEST, absent, by_context, content_of, enough, fisher_z, is_current, sidecar_of, spoken
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip, sign_flips_two_sided
 from bidsdnn.methods.layer_choice import winners
@@ -52,7 +52,7 @@ def layer_tables(
             scores = {
                 label: Path(str(one).replace(f"_desc-{desc}_", "_desc-encoding_")) for label, one in paths.items()
             }
-            own = absent(derivatives, labels, paths, f"{desc} table")
+            own = absent(derivatives, labels, paths, f"{desc} table of {spoken(dict(context))}")
             content = content_of(
                 paths, permutations=permutations, seed=seed, desc=desc, omitted=own,
                 scores=content_of({k: one for k, one in scores.items() if one.exists()}),

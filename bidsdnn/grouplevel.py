@@ -31,6 +31,7 @@ from bidsdnn.grouptables import (
     other_settings,
     scored,
     sidecar_of,
+    spoken,
 )  # fmt: skip
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr
@@ -120,7 +121,7 @@ def _table(
         return 0
     name = "_".join(f"{key}-{value}" for key, value in context.items() if key != "desc")
     path = derivatives.root / "group" / f"{name}_desc-{analysis}_results.tsv"
-    own = absent(derivatives, labels, paths, f"{analysis} table")
+    own = absent(derivatives, labels, paths, f"{analysis} table of {spoken(context)}")
     content = content_of(paths, permutations=permutations, seed=seed, analysis=analysis, tests=2, omitted=own)
     if is_current(path, content, omitted):
         return 1

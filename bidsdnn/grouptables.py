@@ -44,12 +44,16 @@ def by_context(
     return contexts
 
 
+def spoken(context: Mapping[str, Any]) -> str:
+    """Entities of a file in words."""
+    return ", ".join(f"{key} {value}" for key, value in context.items() if key != "desc")
+
+
 def enough(context: Mapping[str, Any], paths: Mapping[str, Path], omitted: list[str], what: str) -> bool:
     """Whether there are two participants or more; if not, a sentence says so."""
     if len(paths) >= FEWEST:
         return True
-    described = ", ".join(f"{key} {value}" for key, value in context.items() if key != "desc")
-    omitted.append(f"{what} of {described}: only sub-{', sub-'.join(paths)} has it, so there is no group.")
+    omitted.append(f"{what} of {spoken(context)}: only sub-{', sub-'.join(paths)} has it, so there is no group.")
     return False
 
 

@@ -106,10 +106,13 @@ def test_who_has_nothing_is_named(out):
     write_table(out, "01", rows({("a", "V1"): 0.1}))
     write_table(out, "02", rows({("a", "V1"): 0.2}))
     write_table(out, "02", rows({("a", "V1"): 0.2}), model="other")
-    _, omitted = group(out, ["01", "02", "03"], **OPTIONS)
+    write_table(out, "01", rows({("a", "V1"): 0.2}), model="third")
+    write_table(out, "04", rows({("a", "V1"): 0.2}), model="third")
+    _, omitted = group(out, ["01", "02", "03", "04"], **OPTIONS)
     assert omitted[0] == "sub-03 has no results and was left out."
-    assert "model other" in omitted[1]
-    assert "only sub-02 has it" in omitted[1]
+    assert "sub-04 has no encoding table of" in omitted[1] and "model net" in omitted[1]
+    assert "sub-02 has no encoding table of" in omitted[2] and "model third" in omitted[2]
+    assert "model other" in omitted[3] and "only sub-02 has it" in omitted[3]
 
 
 def test_a_group_needs_two(out):
