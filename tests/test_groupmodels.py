@@ -403,7 +403,9 @@ def test_the_group_level_fits_them_and_its_report_is_written(finished, tmp_path,
     for desc in ("encodingAveraged", "encodingStacked", "encodingCrossparticipant", "rsaCrossparticipant"):
         (path,) = (root / "group").glob(f"*_atlas-planted_*_desc-{desc}_results.tsv")
         assert len(read_table(path))
-    assert (root / "group.html").stat().st_size > 10_000
+    page = (root / "group.html").read_text(encoding="utf-8")
+    for title in ("Participants&#39; averaged responses: encoding", "From some participants to another one: encoding"):
+        assert title in page[page.index('id="models-title"') :]
     (root / "stimuli" / "model-demo+none+seed0_activations.h5").unlink()
     options += ["--analysis", "encoding", *asked[:2]]
     assert main([str(finished.bids), str(root), "group", *options]) == 1

@@ -28,6 +28,10 @@ from bidsdnn.study import Study
 logger = logging.getLogger(__name__)
 
 MODEL = "cross-participant"
+SAID = (
+    "Each participant was predicted by what was fitted to the others, at stimuli that were held out; p relabels the "
+    "stimuli of all participants alike."
+)
 CEILING = (
     "mean over participants of the square root of the reliability of the averaged responses of the one left out; "
     f"pearsonr_normalized where that is at least {LOWEST_CEILING}"
@@ -102,8 +106,7 @@ def _content(study: Study, name: str, shared: Shared, made: str, more: Mapping[s
 
 
 def _finished(study: Study, result: Result, shared: Shared, x: Patterns | None, omitted: list[str]) -> Result:
-    keys = about(shared, MODEL, "", CEILING if result.analysis == "encoding" else "", omitted)
-    del keys["GroupMethods"]
+    keys = about(shared, MODEL, SAID, CEILING if result.analysis == "encoding" else "", omitted)
     networks = dict.fromkeys(group.network for group in (x.groups if x else ()))
     made = activations_of(study.derivatives, networks, pca=study.config.pca)
     sidecar = {**result.sidecar, **keys, **made, "Software": software(), "Sources": shared.sources}

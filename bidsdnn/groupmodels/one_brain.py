@@ -195,8 +195,7 @@ def _unfit(study: Study, name: str, brain: Patterns, x: Patterns | None, model: 
 
 def _finished(result: Result, *, model: str, keys: Mapping[str, Any], maps: bool) -> Result:
     methods = f"{keys['GroupMethods']} {result.sidecar.get('Methods', '')}".strip()
-    more = {key: value for key, value in keys.items() if key != "GroupMethods"}
     cronbach = ["cronbach"] if "Cronbach" in keys.get("Ceiling", "") else []
     references = [*result.sidecar.get("References", []), *cronbach]
-    sidecar = {**result.sidecar, **more, "Methods": methods, "References": references, "Software": software()}
+    sidecar = {**result.sidecar, **keys, "Methods": methods, "References": references, "Software": software()}
     return renamed(replace(result, sidecar=sidecar), model, maps=maps)

@@ -22,6 +22,7 @@ _OTHERS = {
     "bestlayer": "How sure the best layer is", "hierarchy": "Depth of each region", "networks": "All pairs of networks",
     "identification": "Identification of stimuli", "reliability": "Reliability", "encodingpairs": "All pairs of layers",
     "rsapairs": "All pairs of layers", "decodingpeople": "Labels told from each participant",
+    "rsapeople": "Similarity of each participant",
 }  # fmt: skip
 
 
