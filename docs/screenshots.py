@@ -36,10 +36,9 @@ PICTURES = [
 
 
 def shrunk(picture: bytes) -> bytes:
-    """The same picture with a palette, which is a third of the size."""
+    """The same picture in fewer bytes; every colour stays, for colours have meanings."""
     small = io.BytesIO()
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image.quantize(160, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").save(small, "png", optimize=True)
     return small.getvalue()
 
 

@@ -79,7 +79,8 @@ PAGE = {
     "--bad-soft": ("#fdeeea", "#2d1a16"), "--warn": ("#7a4b00", "#eec06a"), "--warn-soft": ("#fdf4e0", "#2a2213"),
 }  # fmt: skip
 _STYLE: Any = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 10.5,
+    "svg.fonttype": "none", "image.composite_image": False, "text.parse_math": False, "font.family": "DejaVu Sans",
+    "font.size": 10.5,
     "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": LINE, "axes.linewidth": 1,
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.titlesize": 12,
     "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8, "axes.labelsize": 10,

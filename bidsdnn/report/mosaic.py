@@ -177,20 +177,21 @@ def mosaic(
 
     def paint(canvas: Any) -> None:
         canvas.set_layout_engine("none")
+        # One pair of axes, in pixels, for all tiles: making axes takes longer than filling them.
+        axes = canvas.add_axes((0, 0, 1, 1))
+        axes.axis("off")
         left = (width - columns * tile) / 2
         for i, (pixels, name) in enumerate(named):
             row, column = divmod(i, columns)
-            bottom = height - (row + 1) * (tile * ratio + 26) + 22
-            box = ((left + column * tile) / width, bottom / height, (tile - 6) / width, tile * ratio / height)
-            axes = canvas.add_axes(box)
-            axes.imshow(pixels, interpolation="none", origin="upper")
+            start, bottom = left + column * tile, height - (row + 1) * (tile * ratio + 26) + 22
+            box = (start, start + tile - 6, bottom, bottom + tile * ratio)
+            axes.imshow(pixels, interpolation="none", origin="upper", extent=box, aspect="auto")
             if outlines and outlines[i].any():
                 # Dark on light, so that the line is seen on every colour.
-                axes.contour(outlines[i], [0.5], colors=["#ffffff"], linewidths=2.6)
-                axes.contour(outlines[i], [0.5], colors=["#000000"], linewidths=1.1)
-            axes.axis("off")
-            middle = (left + (column + 0.5) * tile - 3) / width
-            canvas.text(middle, (bottom - 16) / height, name, ha="center", color=MUTED, fontsize=12.5)
+                for colour, thick in (("#ffffff", 2.6), ("#000000", 1.1)):
+                    axes.contour(outlines[i][::-1], [0.5], colors=[colour], linewidths=thick, extent=box)
+            axes.text(start + tile / 2 - 3, bottom - 16, name, ha="center", color=MUTED, fontsize=12.5)
+        axes.set(xlim=(0, width), ylim=(0, height))
         bar = canvas.add_axes(((1 - bar_share) / 2, 58 / height, bar_share, 9 / height))
         bar.tick_params(colors=INK, color=LINE, length=0, labelsize=12)
         paint_bar(canvas, bar)
