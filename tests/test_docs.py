@@ -191,6 +191,14 @@ def test_every_row_of_a_table_has_its_python_call(table, python_page):
             inspect.signature(one).bind(*range(positional), **dict.fromkeys(keywords))
 
 
+def test_every_call_of_the_python_page_can_be_made(python_page):
+    calls = re.findall(r"`(bidsdnn\.[\w.]+\(.*?\))`", python_page)
+    assert len(calls) > 50
+    for text in calls:
+        one, positional, keywords = _called(text)
+        inspect.signature(one).bind(*range(positional), **dict.fromkeys(keywords))
+
+
 def _called(text: str) -> tuple[Any, int, list[str]]:
     """The object that a call names, how many arguments it is given, and the keywords."""
     call = ast.parse(text, mode="eval").body
