@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from bidsdnn.analyses import ANALYSES
@@ -15,9 +19,12 @@ from bidsdnn.methods.models import MODELS
 from bidsdnn.methods.models.classifiers import DECODERS
 from bidsdnn.methods.rdm import DISSIMILARITIES
 from bidsdnn.methods.similarity import SIMILARITIES
+from bidsdnn.patterns import Patterns
 from bidsdnn.probes import PROBES
+from bidsdnn.report.methods import find
 from bidsdnn.report.prose import split
 from bidsdnn.responses import ESTIMATORS
+from bidsdnn.spaces import Volume
 
 PRESENT = re.compile(r"\b(is|are|has|have|comes|counts|lies|does|do)\b")
 PAST = re.compile(r"\b(was|were|had|came|lay|took|used|held|gave|\w+ed)\b")
@@ -48,6 +55,47 @@ def test_results_say_what_was_done_in_the_past_and_once(finished):
         assert len(set(sentences)) == len(sentences), f"{path.name} repeats itself"
         wrong = {sentence: faults(sentence) for sentence in sentences if faults(sentence)}
         assert wrong == {}, path.name
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Any]:
+    """A tiny network and a tiny brain of 24 stimuli in six classes, and its trials in three runs."""
+    rng = np.random.default_rng(0)
+    ids = [f"s{number:02d}" for number in range(24)]
+    layers = {name: rng.standard_normal((24, 20)) for name in ("one", "two")}
+    space = Volume(np.ones((3, 3, 3), dtype=bool), np.diag([3.0, 3.0, 3.0, 1.0]))
+    y = Patterns.of(layers["one"][:, :1] + rng.standard_normal((24, 27)), ids, space=space)
+    labels = pd.DataFrame({"stimulus_id": ids, "value": [f"c{number % 4}" for number in range(24)]})
+    runs = np.repeat(["run-1", "run-2", "run-3"], 24)
+    trials = Patterns.of(rng.standard_normal((72, 27)), ids * 3, space=space)
+    trials = replace(trials, items=trials.items.assign(run=runs, session=""))
+    return {"x": Patterns.of(layers, ids, network="net"), "y": y, "targets": {"kind": labels}, "trials": trials}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "options"),
+    [
+        ("encoding", {"bootstrap": 20, "hierarchy": ["brain"], "identification": True}),
+        ("encoding", {"encoder": "banded-ridge", "bootstrap": 0}),
+        ("encoding", {"encoder": "lasso", "bootstrap": 0, "voxelwise": False}),
+        ("encoding", {"encoder": "ols", "region_encoder": "pls", "cv": "kfold:3", "bootstrap": 0}),
+        ("decoding", {"targets": True, "cv": "kfold:3", "select": 5, "searchlight": True, "radius": 4.0}),
+        ("rsa", {"weighted": True, "control": ["two"]}),
+        ("rsa", {"metric": "crossnobis", "trials": True}),
+        ("similarity", {}),
+        ("searchlight", {"methods": ["rsa", "encoding"], "radius": 4.0, "cv": "kfold:3"}),
+        ("variance-partition", {"spaces": "layer", "n_candidates": 3, "cv": "kfold:3"}),
+    ],
+)
+def test_analyses_say_what_was_done_in_the_past(analysis, options, tables):
+    asked = {key: tables[key] if value is True and key in tables else value for key, value in options.items()}
+    if analysis != "similarity":
+        asked["permutations"] = 19
+    said = ANALYSES[analysis](tables["x"], tables["y"], **asked).sidecar
+    sentences = split(said["Methods"])
+    assert sentences and len(set(sentences)) == len(sentences)
+    assert {sentence: faults(sentence) for sentence in sentences if faults(sentence)} == {}
+    assert all(find(key) for key in said["References"])
 
 
 def test_reports_print_no_sentence_twice(finished):

@@ -153,7 +153,7 @@ def test_searchlight_encoding_holds_out_what_cv_says(planted):
     runs = np.repeat([f"{k}" for k in range(6)], 10)
     trials = Patterns(trials.items.assign(run=runs, session="", n_repeats=1), trials.groups, trials.space)
     found = searchlight(x, y, trials=trials, cv="leave-one-run-out", **asked)
-    assert "Encoding: 6 folds over runs, without items of the stimuli held out" in found.sidecar["Methods"]
+    assert "Encoding used 6 folds over runs, without items of the stimuli held out" in found.sidecar["Methods"]
     table = found.tables["searchlightencoding"].set_index(["layer", "region"])["pearsonr"]
     assert table["right", "planted"] > 0.2 > abs(table["wrong", "planted"])
     single = searchlight(x, y, cv="leave-one-out", **asked).tables["searchlightencoding"]

@@ -86,7 +86,7 @@ class Sums:
 
 
 def pearsonr_shares(folds: Iterable[Sums]) -> Float:
-    """A band's share of r is its covariance with the responses over the joint prediction's and their deviations.
+    """A band's share of r was its covariance with the responses over the joint prediction's and their deviations.
 
     The product measure (Pratt, 1987; Dupre la Tour et al., 2022), of the r that `scores.pooled_pearsonr` gives: each
     fold's deviations are divided by the root mean square of the joint prediction's.
@@ -125,7 +125,7 @@ def pearsonr_shares(folds: Iterable[Sums]) -> Float:
 
 
 def r2_shares(folds: Iterable[Sums], spread: ArrayLike) -> Float:
-    """A band's share of R2 is the sum over items of its prediction times twice the response less the joint prediction.
+    """A band's share of R2 was the sum over items of its prediction times twice the response less the joint prediction.
 
     The product measure of `scores.r2`. What predicting the training part's mean costs belongs to no band, and is split
     evenly: it is a few parts in as many as there are items.

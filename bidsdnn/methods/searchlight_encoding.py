@@ -27,7 +27,7 @@ _ORDERS = 20
 
 
 def pooled(scores: ArrayLike, adjacency: csr_array) -> Float:
-    """Mean score of the columns of each neighbourhood.
+    """Scores were averaged over the columns of each neighbourhood.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ def combined(part: Part, scores: Mapping[Subset, ArrayLike]) -> Float:
 
 
 def bootstrap_r2(errors: ArrayLike, baseline: ArrayLike, units: Sequence[object], *, samples: int, seed: int) -> Float:
-    """Intervals come from held-out items drawn with replacement; predictions stay, and no model is fitted again.
+    """Intervals came from held-out items drawn with replacement; predictions stayed, and no model was fitted again.
 
     Parameters
     ----------
