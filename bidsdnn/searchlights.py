@@ -152,8 +152,8 @@ def searchlight(
         fit = Fit(items.values, folded.splits, grouped(ridge, items.items["stimulus_id"].to_numpy(str)))
         found.append(_encoding(fit, x.match(items).groups, near, folded.orders, map=map))
         held_out = (
-            f" Encoding used {folded.said}{folded.gap}, {inner_splits} folds within each training part for the penalty, "
-            f"and {folded.test} for its test.{folded.method}"
+            f" Encoding used {folded.said}{folded.gap}, {inner_splits} folds within each training part for the "
+            f"penalty, and {folded.test} for its test.{folded.method}"
         )
     extent = f"the {neighbors} nearest" if neighbors else f"within {radius:g} mm"
     about = {
