@@ -44,7 +44,7 @@ SUPPLIED = (
 
 SUPPLIED_TO_PROBES = (
     "layers", "units", "device", "seed", "map", "permutations", "workers", "activations", "targets", "decoder",
-    "decoder_parameters", "cv", "checkpoint", "identity",
+    "decoder_parameters", "cv", "parts", "checkpoint", "identity",
 )  # fmt: skip
 """What the program itself passes to a probe that takes it."""
 

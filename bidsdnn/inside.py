@@ -152,6 +152,7 @@ def probe(
         "more": content, "stimuli": dict(zip(stimuli.ids, contents(stimuli), strict=True)), "parameters": own,
         "source": "" if name in PROBES else inspect.getsource(function), "files": _files(own),
         "targets": {key: table.to_csv() for key, table in taken.get("targets", {}).items()},
+        "parts": taken["parts"].to_csv() if "parts" in taken else "",
         **{key: str(taken[key]) for key in HASHED if key in taken},
     }  # fmt: skip
     hashed = digest(depends)
@@ -211,7 +212,12 @@ def _activations(study: Study, network: Network, stimuli: Stimuli, layers: Seque
 
 
 def _labels(study: Study, function: Callable[..., Any], events: Sequence[pd.DataFrame]) -> dict[str, Any]:
-    """Columns of the stimuli that ``--target`` names, for a probe that takes them."""
-    if "targets" not in inspect.signature(function).parameters:
-        return {}
-    return {"targets": read_columns(study.config.targets, index=study.index, events=events, flag="--target ")}
+    """Columns of the stimuli that ``--target`` and ``--cv column:`` name, for a probe that takes them."""
+    config, found = study.config, dict[str, Any]()
+    taken, scheme = inspect.signature(function).parameters, config.cross_validation
+    if "targets" in taken:
+        found["targets"] = read_columns(config.targets, index=study.index, events=events, flag="--target ")
+    if "parts" in taken and scheme.kind == "column":
+        asked = {scheme.column: scheme.file}
+        found["parts"] = read_columns(asked, index=study.index, events=events, flag="--cv column:")[scheme.column]
+    return found

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bidsdnn.config_tables import CrossValidation
 from bidsdnn.decoding import decoding
 from bidsdnn.decoding.targets import Target, understood
-from bidsdnn.errors import DataError
+from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.lookup import summary
 from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Map, serial
@@ -37,6 +38,7 @@ def probe(
     decoder: str | None = None,
     decoder_parameters: Mapping[str, Mapping[str, Any]] | None = None,
     cv: str | None = None,
+    parts: pd.DataFrame | None = None,
     permutations: int = 1000,
     seed: int = 0,
     map: Map = serial,
@@ -59,7 +61,9 @@ def probe(
         Gives some layers' activations to the stimuli.
     targets : mapping of str to DataFrame, optional
         By name: ``stimulus_id`` and ``value`` as text. Without any, nothing is decoded.
-    decoder, decoder_parameters, cv, permutations, seed, map, device, categorical, standardize, select, components
+    decoder, decoder_parameters, cv, parts, permutations, seed, map, device
+        As of `bidsdnn.decoding.decoding`.
+    categorical, standardize, select, components
         As of `bidsdnn.decoding.decoding`.
     clustering : {'hierarchical', 'kmeans'}
         How channels, and stimuli, are grouped: by average linkage of correlation distances, or by k-means.
@@ -77,6 +81,8 @@ def probe(
         As `decoding`; if each class is one stimulus; if a parameter is not known.
     """
     check_clusters(clustering, clusters)
+    if cv is not None and CrossValidation.parse(cv).kind in ("run", "session"):
+        raise ConfigError(f"--cv {cv}: a layer has one pattern a stimulus, and no runs; use kfold:N or leave-one-out")
     x = activations(layers)
     order = pd.Index(x.ids).get_indexer(stimuli.ids)
     x = x if len(x) == len(order) and (order == np.arange(len(order))).all() else x.take(order)
@@ -92,8 +98,8 @@ def probe(
     if found:
         told = decoding(
             x, _without_columns(x), targets=targets or {}, regions={}, permutations=permutations, seed=seed, map=map,
-            device=device, decoder=decoder, decoder_parameters=decoder_parameters, cv=cv, categorical=categorical,
-            standardize=standardize, select=select, components=components,
+            device=device, decoder=decoder, decoder_parameters=decoder_parameters, cv=cv, parts=parts,
+            categorical=categorical, standardize=standardize, select=select, components=components,
         )  # fmt: skip
         tables |= {ANSWERS[name]: _places(table) for name, table in told.tables.items()}
         said = dict(told.sidecar)

@@ -79,6 +79,15 @@ def test_labels_are_told_as_scikit_learn_tells_them(found, layers):
     assert numbers.loc["late", "pearsonr"] > numbers.loc["early", "pearsonr"]
 
 
+def test_a_column_says_what_is_held_out(given, layers):
+    parts = labels(["train"] * 28 + ["test"] * 12)
+    table = probe(**given, targets={"animacy": labels(ALIVE)}, cv="column:part", parts=parts).tables["probe"]
+    late = layers.groups[1].values
+    model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8)).fit(late[:28], ALIVE[:28])
+    expected = balanced_accuracy_score(ALIVE[28:], model.predict(late[28:]))
+    assert table.set_index("layer").loc["late", "balanced_accuracy"] == pytest.approx(expected)
+
+
 def test_channels_are_tuned_to_what_was_planted(found, layers):
     table = found.tables["probeunits"].query("layer == 'late' and target == 'animacy'").set_index("channel")
     assert table["eta2"].idxmax() == table["dprime"].abs().idxmax() == 1
@@ -145,6 +154,7 @@ def test_layers_that_do_not_vary_have_no_numbers_and_no_error():
         ({"targets": {"name": labels(IDS)}}, DataError, "--target name: each of its 40 values is one stimulus'"),
         ({"targets": {"same": labels([1] * N)}}, DataError, "--target same: all 40 items are '1'"),
         ({"clustering": "tree"}, ConfigError, "parameters.probe.clustering = 'tree'"),
+        ({"cv": "leave-one-run-out"}, ConfigError, "--cv leave-one-run-out: a layer has one pattern a stimulus"),
         ({"clusters": 0}, ConfigError, "parameters.probe.clusters = 0"),
         ({"targets": {"few": labels([0, 0, *[1] * 38])}}, DataError, "class '0' has 2 stimuli, fewer than the 10"),
     ],
