@@ -14,6 +14,8 @@ from bidsdnn.probes.maps import feature_map
 from bidsdnn.probes.minimal import masked_image, minimal_image
 from bidsdnn.probes.optimal import optimal_stimulus
 from bidsdnn.probes.probing import probe
+from bidsdnn.probes.receptive import receptive_field
+from bidsdnn.probes.saliency import saliency
 from bidsdnn.probes.top import top_stimuli
 from bidsdnn.probes.transfer import transfer
 from bidsdnn.result import Result
@@ -25,17 +27,21 @@ PROBES: dict[str, Callable[..., Result]] = {
     "optimal-stimulus": optimal_stimulus,
     "minimal-image": minimal_image,
     "masked-image": masked_image,
+    "saliency": saliency,
+    "receptive-field": receptive_field,
     "ablation": ablation,
     "transfer": transfer,
 }
 
 NEEDS_UNITS: set[str] = {
+    "saliency",
     "optimal-stimulus",
     "minimal-image",
     "masked-image",
 }
 """Probes that are asked for with ``--unit``."""
 NEEDS_GRADIENTS: set[str] = {
+    "saliency",
     "optimal-stimulus",
     "masked-image",
     "transfer",
