@@ -1,10 +1,13 @@
 """Time analyses inside networks, and measure their memory.
 
-Run as ``python benchmarks/inside.py [top] [PICTURES]``.
+Run as ``python benchmarks/inside.py [top] [PICTURES]``, or ``optimal [STEPS]``.
 
 ``top``: top stimuli of all 1,000 classes of SqueezeNet with random weights, in one pass: time next to a bare loop of
 forward passes over the same pictures that keeps nothing, and peak memory with a tenth of them and with all (5,000). The
 layer's activations to all of them would be 3.4 GB.
+
+``optimal``: optimal stimuli of 64 units at once, next to one at a time, of SqueezeNet (224 x 224) and of the demo's
+network (64 x 64): time of processors for a step of the 64, on one thread, and peak memory of both.
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ import torch
 from PIL import Image
 
 from bidsdnn.networks import zoo
+from bidsdnn.probes.ascent import Climb
+from bidsdnn.probes.optimal import Maker
+from bidsdnn.probes.pixels import Pixels
 from bidsdnn.probes.stream import stream
 from bidsdnn.probes.top import top_stimuli
+from bidsdnn.probes.units import Unit, layer_shape
 from bidsdnn.stimuli import Stimuli
 
 LAYER = "classifier.1"
@@ -78,10 +85,39 @@ def top(n: int) -> None:
         print(f"bare forward passes, {n // 10} pictures: {wall:.1f} s, {cpu:.1f} s of processors")
 
 
+def ascent(name: str, layer: str, batch: int, steps: int) -> None:
+    """In a process of its own, so that its peak is its own."""
+    torch.set_num_threads(1)
+    network = zoo.build(name, weights="none")
+    channels = layer_shape(network, layer)[0][0]
+    units = [Unit(layer, number % channels) for number in range(64)]
+    prepared = Pixels.of(network)
+    maker = Maker(network, prepared, Climb(steps=steps), "fourier", 1.0, torch.eye(3), None, None, 0, "cpu", {})
+    spent = time.process_time()
+    for first in range(0, 64, batch):
+        maker(units[first : first + batch], np.ones(batch), 1)
+    print(f"{(time.process_time() - spent) / steps:.2f} {peak_mb():.0f}")
+
+
+def optimal(steps: int) -> None:
+    for name, layer in (("squeezenet1_1", "features.12"), ("demo", "conv4")):
+        found = {}
+        for batch in (64, 1):
+            command = [sys.executable, __file__, "ascent", name, layer, str(batch), str(steps)]
+            cpu, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            found[batch] = float(cpu)
+            print(f"optimal stimuli of 64 units of {name} {layer}, {batch} at once: {cpu} s a step, peak {peak} MB")
+        print(f"  ratio {found[1] / found[64]:.2f}")
+
+
 if __name__ == "__main__":
     what = sys.argv[1] if len(sys.argv) > 1 else "top"
     if what == "one-pass":
         one_pass(Path(sys.argv[3]), int(sys.argv[2]))
+    elif what == "ascent":
+        ascent(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    elif what == "optimal":
+        optimal(int(sys.argv[2]) if len(sys.argv) > 2 else 8)
     elif what == "top":
         top(int(sys.argv[2]) if len(sys.argv) > 2 else 5000)
     else:

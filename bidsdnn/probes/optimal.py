@@ -106,7 +106,7 @@ def optimal_stimulus(
     prepared = Pixels.of(network)
     mixing = colour_mixing(_colours(stimuli)) if decorrelate else torch.eye(3)
     begun = None if start is None else start_picture(network, stimuli, start, prepared)
-    maker = _Maker(
+    maker = Maker(
         network, prepared, how, canvas, decay, mixing, begun, _generator(generator), seed, device,
         _outputs(network, units, prepared, device) if contrast else {},
     )  # fmt: skip
@@ -137,8 +137,25 @@ def optimal_stimulus(
 
 
 @dataclass(frozen=True, eq=False)
-class _Maker:
-    """Makes pictures for some units at once."""
+class Maker:
+    """Makes pictures for some units at once.
+
+    Parameters
+    ----------
+    network : Network
+    prepared : Pixels
+        Of the network.
+    climb : Climb
+    canvas, decay, seed, device
+        As of `optimal_stimulus`.
+    mixing : Tensor, shape (3, 3)
+        Of colours.
+    start : Tensor, optional
+        The picture to begin from, shape (1, 3, height, width).
+    generator : nn.Module, optional
+    classes : mapping of str to int
+        Layers of classes, and the axis of their channels.
+    """
 
     network: Network
     prepared: Pixels
@@ -153,6 +170,7 @@ class _Maker:
     classes: Mapping[str, int]
 
     def __call__(self, units: Sequence[Unit], scale: np.ndarray, count: int) -> Reached:
+        """Make `count` pictures of each unit, whose spreads over the stimuli are `scale`."""
         own = [unit for unit in units for _ in range(count)]
         names = [(str(unit), str(number)) for unit in units for number in range(count)]
         generators = [torch.Generator().manual_seed(seed_for(self.seed, *name)) for name in names]
