@@ -146,13 +146,15 @@ class Maker:
     prepared : Pixels
         Of the network.
     climb : Climb
-    canvas, decay, seed, device
+    canvas, decay
         As of `optimal_stimulus`.
     mixing : Tensor, shape (3, 3)
         Of colours.
     start : Tensor, optional
         The picture to begin from, shape (1, 3, height, width).
     generator : nn.Module, optional
+    seed, device
+        As of `optimal_stimulus`.
     classes : mapping of str to int
         Layers of classes, and the axis of their channels.
     """
