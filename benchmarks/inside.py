@@ -29,9 +29,9 @@ from PIL import Image
 
 from bidsdnn.networks import zoo
 from bidsdnn.probes.ascent import Climb
+from bidsdnn.probes.occlusion import Occluder, grid_of
 from bidsdnn.probes.optimal import Maker
 from bidsdnn.probes.pixels import Pixels
-from bidsdnn.probes.occlusion import Occluder, grid_of
 from bidsdnn.probes.stream import stream
 from bidsdnn.probes.top import top_stimuli
 from bidsdnn.probes.units import Unit, layer_shape
