@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from bidsdnn.result import COLUMN, JOINT, WEIGHTED
 
 # Column that holds the score of each analysis.
 VALUES = {"encoding": "pearsonr", "rsa": "similarity"}
+OVER_PEOPLE = "Error bars: ± standard error of the mean over participants."
 # What p_fwe of one participant is over.
 FAMILIES = {
     "encoding": "all layers and the regions of the atlas",
@@ -110,8 +111,7 @@ def group_trust(table: pd.DataFrame, tables: list[Entry]) -> Trust:
         rule = f"p < .05, {first(tables, 'Correction') or 'family-wise'} (p from {test}). {lowest}."
     else:
         rule = f"q < .05 (p from {test}; {first(tables, 'Correction') or 'false discovery rate'}). {lowest}."
-    bars = "Error bars: ± standard error of the mean over participants."
-    return Trust(f"n = {people}", rule, bars, least < ALPHA)
+    return Trust(f"n = {people}", rule, OVER_PEOPLE, least < ALPHA)
 
 
 def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *, level: str) -> list[Block]:
@@ -152,6 +152,8 @@ def score_blocks(tables: list[Entry], near: list[Entry], desc: str, stem: str, *
     together = table.groupby("network")["layer"].transform(lambda layers: (layers == JOINT).any()).astype(bool)
     family = FAMILIES["joint" if together.all() else desc] if "p_fwe" in table else ""
     trust = group_trust(table, tables) if level == "group" else participant_trust(tables, family=family)
+    if "sem" in table and table["sem"].notna().any():
+        trust = replace(trust, bars=OVER_PEOPLE)
     joint, table = joint_blocks(table[together], trust, stem), table[~together]
     if table.empty:
         return [*joint, numbers]

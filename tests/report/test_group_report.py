@@ -54,6 +54,16 @@ def test_a_model_of_the_group_is_no_participant(output):
     assert [b.title for b in blocks if b.kind == "table"] == ["All numbers", "Prediction of each participant"]
 
 
+def test_a_model_of_other_people_has_the_spread_over_those_it_was_tested_on(output):
+    table = encoding_table().assign(p_fwe=0.01, sem=0.03, n_participants=7)
+    sidecar = {**SIDECAR, "GroupModel": "cross-participant", "NumberOfParticipants": 7}
+    output.table(table, "encodingCrossparticipant", sidecar, **GROUP)
+    blocks = group_model_blocks(output.entries, Backdrop(), "group", [])
+    profile = next(b for b in blocks if b.kind == "figure")
+    assert "Error bars: ± standard error of the mean over participants." in profile.caption
+    assert "r = .45 ± .03" in "".join(next(b for b in blocks if b.kind == "sentences").items).replace("\xa0", " ")
+
+
 def test_pairs_of_encoding_are_tested_over_participants(output):
     rows = pd.DataFrame({
         "region": "late", "network": "n", "layer": ["a", "a", "b"], "other_network": "n",
