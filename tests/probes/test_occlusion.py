@@ -50,7 +50,8 @@ def test_parts_give_what_whole_pictures_give(name):
     expected = one_by_one(score, stimulus, grid, 0.3)
     assert drops.shape == (4, len(grid.boxes))
     torch.testing.assert_close(values, score(stimulus[None])[0])
-    assert (drops - expected).abs().max() < 1e-3 * expected.abs().max()
+    # GoogLeNet's changes, with random weights, are no larger than what single precision rounds.
+    assert (drops - expected).abs().max() < 1e-3 * expected.abs().max() + 1e-6 * values.abs().max()
     assert occluder.local or name == "swin_t"
 
 
