@@ -11,7 +11,18 @@ import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_table
-from bidsdnn.grouptables import FEWEST, absent, by_context, content_of, enough, fisher_z, is_current, sidecar_of, spoken
+from bidsdnn.grouptables import (
+    FEWEST,
+    absent,
+    by_context,
+    content_of,
+    enough,
+    fisher_z,
+    is_current,
+    sidecar_of,
+    smallest,
+    spoken,
+)  # fmt: skip
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip, sign_flips_two_sided
 from bidsdnn.methods.layer_choice import winners
@@ -54,7 +65,7 @@ def layer_tables(
             }
             own = absent(derivatives, labels, paths, f"{desc} table of {spoken(dict(context))}")
             content = content_of(
-                paths, permutations=permutations, seed=seed, desc=desc, omitted=own,
+                paths, permutations=permutations, seed=seed, desc=desc, tests=2, omitted=own,
                 scores=content_of({k: one for k, one in scores.items() if one.exists()}),
             )  # fmt: skip
             written += 1
@@ -89,7 +100,9 @@ def _about(desc: str, samples: int) -> dict[str, Any]:
 def stack(scores: Mapping[str, Path]) -> tuple[list[str], list[str], np.ndarray]:
     """Layers, regions and Fisher-z scores, shape (participants, layers, regions), of one network."""
     tables = [read_table(path) for path in scores.values()]
-    layers, regions = (list(dict.fromkeys(tables[0][key])) for key in ("layer", "region"))
+    whole = pd.concat(tables, ignore_index=True)
+    # A region that the first participant lacks is in the others' tables.
+    layers, regions = (list(dict.fromkeys(whole[key])) for key in ("layer", "region"))
     values = [
         table.pivot(index="layer", columns="region", values="pearsonr").reindex(index=layers, columns=regions)
         for table in tables
@@ -127,13 +140,14 @@ def _layers(
 ) -> pd.DataFrame:
     layers, regions, z = stack(scores)
     share, (chosen, _) = confidence(z, samples=permutations, seed=seed), left_out(z)
+    there = np.isfinite(z).any(axis=1)
     network = next(iter(tables.values()))["network"].iloc[0]
     return pd.DataFrame([
         {
             "network": network, "layer": layer, "region": region, "confidence": share[i, r],
-            "chosen": float((chosen[:, r] == i).mean()), "n_participants": len(z),
+            "chosen": float((chosen[there[:, r], r] == i).mean()), "n_participants": int(there[:, r].sum()),
         }
-        for i, layer in enumerate(layers) for r, region in enumerate(regions)
+        for i, layer in enumerate(layers) for r, region in enumerate(regions) if there[:, r].any()
     ])  # fmt: skip
 
 
@@ -159,23 +173,43 @@ def _regions(
     table = pd.DataFrame(rows)
     people = whole.pivot_table(index="region", columns=whole.groupby("region").cumcount(), values="hierarchy_score")
     z = people.reindex(table["region"]).to_numpy(float).T if len(people) else np.full((FEWEST, len(table)), np.nan)
-    return table.assign(p=sign_flip(fisher_z(z), permutations=permutations, seed=seed)[1])
+    p = sign_flip(fisher_z(z), permutations=permutations, seed=seed)[1]
+    known = smallest(np.isfinite(z).sum(axis=0), permutations)
+    return table.assign(p=p, p_smallest=np.where(np.isfinite(p), known, np.nan))
 
 
 def _pairs(
     tables: Mapping[str, pd.DataFrame], scores: Mapping[str, Path], *, permutations: int, seed: int
 ) -> pd.DataFrame:
     """Differences tested two-sided; the family holds each one and its negative."""
-    first = next(iter(tables.values()))
-    keys = pd.MultiIndex.from_frame(first[_PAIR])
+    tables = _oriented(tables)
+    # A region that the first participant lacks is in the others' tables.
+    rows = pd.concat(tables.values(), ignore_index=True)[_PAIR].drop_duplicates().reset_index(drop=True)
+    keys = pd.MultiIndex.from_frame(rows)
     values = np.array([
         table.set_index(_PAIR)["difference"].reindex(keys).to_numpy(float) for table in tables.values()
     ])  # fmt: skip
     tests = sign_flips_two_sided(values, permutations=permutations, seed=seed)
     spread = [_sem(column) for column in values.T]
-    result = first[_PAIR].assign(difference=[_mean(column) for column in values.T], se=spread, t=tests.t, p=tests.p)
+    result = rows.assign(difference=[_mean(column) for column in values.T], se=spread, t=tests.t, p=tests.p)
     result["p_fwe"], result["q"] = tests.p_fwe, fdr(tests.p)
-    return result.assign(n_participants=np.isfinite(values).sum(axis=0))
+    n = np.isfinite(values).sum(axis=0)
+    return result.assign(n_participants=n, p_smallest=smallest(n, permutations, sides=2))
+
+
+def _oriented(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Each two networks the same way round in all tables: whoever named them in the other order has the negative."""
+    known: set[tuple[str, str]] = set()
+    found = {}
+    for label, table in tables.items():
+        pair = list(zip(table["first"], table["second"], strict=True))
+        turned = np.array([(second, first) in known for first, second in pair], dtype=bool)
+        known |= {one for one, other in zip(pair, turned, strict=True) if not other}
+        found[label] = table.assign(
+            first=table["first"].where(~turned, table["second"]), second=table["second"].where(~turned, table["first"]),
+            difference=table["difference"].where(~turned, -table["difference"]),
+        )  # fmt: skip
+    return found
 
 
 def _mean(values: np.ndarray) -> float:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_table
 from bidsdnn.bids.people import People
@@ -16,7 +19,7 @@ from bidsdnn.groupeffects import effect_tables
 from bidsdnn.grouplayers import layer_tables
 from bidsdnn.groupmaps import Tests, group_maps
 from bidsdnn.grouppairs import pair_tables
-from bidsdnn.grouprsa import rsa_tables
+from bidsdnn.grouprsa import has_null_at_zero, rsa_tables
 from bidsdnn.grouptables import (
     FEWEST,
     PREVALENCE,
@@ -34,7 +37,7 @@ from bidsdnn.grouptables import (
     spoken,
 )  # fmt: skip
 from bidsdnn.lookup import summary
-from bidsdnn.methods.inference import fdr
+from bidsdnn.methods.inference import fdr, sign_flip_familywise
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import serial
 
@@ -122,7 +125,7 @@ def _table(
     name = "_".join(f"{key}-{value}" for key, value in context.items() if key != "desc")
     path = derivatives.root / "group" / f"{name}_desc-{analysis}_results.tsv"
     own = absent(derivatives, labels, paths, f"{analysis} table of {spoken(context)}")
-    content = content_of(paths, permutations=permutations, seed=seed, analysis=analysis, tests=2, omitted=own)
+    content = content_of(paths, permutations=permutations, seed=seed, analysis=analysis, tests=3, omitted=own)
     if is_current(path, content, omitted):
         return 1
     own += other_settings(paths, analysis)
@@ -130,7 +133,7 @@ def _table(
     result, z = scored(tables, SCORES[analysis], permutations=permutations, seed=seed)
     own += lacking(result, z, list(tables))
     omitted += own
-    result["q"] = fdr(result["p"])
+    result = _corrected(result, z, permutations=permutations, seed=seed)
     sidecar = sidecar_of(derivatives, paths, permutations=permutations, content=content, methods=summary(group),
                          omitted=own)  # fmt: skip
     if SCORES[analysis] == "r2":
@@ -138,6 +141,22 @@ def _table(
     if PREVALENCE[0] in result:
         sidecar["References"] = [*sidecar["References"], "prevalence"]
     derivatives.write_table(path, result, {
-        **sidecar, "Correction": "false discovery rate over the rows of this table (q)", **described(result),
+        **sidecar, "Correction": "family-wise over the layers and regions of this table by the largest t of each flip",
+        **described(result),
     })  # fmt: skip
     return 1
+
+
+def _corrected(result: pd.DataFrame, z: np.ndarray, *, permutations: int, seed: int) -> pd.DataFrame:
+    """Family-wise p over all layers and regions of one metric and comparison, and false discovery rate."""
+    result = result.assign(p_fwe=np.nan, q=np.nan)
+    if "comparison" in result:
+        # Noise puts any two RDMs above zero: sign flips have no null there.
+        result.loc[~has_null_at_zero(result), ["t", "p", "p_smallest"]] = np.nan
+    by = [key for key in ("metric", "comparison") if key in result]
+    families = result.groupby(by, sort=False).indices.values() if by else [np.arange(len(result))]
+    for rows in families:
+        if result["p"].iloc[rows].notna().any():
+            found = sign_flip_familywise(z[:, rows], permutations=permutations, seed=seed)
+            result.loc[result.index[rows], ["p_fwe", "q"]] = np.column_stack([found, fdr(result["p"].iloc[rows])])
+    return result

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_table
-from bidsdnn.grouptables import absent, by_context, content_of, enough, is_current, joined, sidecar_of
+from bidsdnn.grouptables import FEWEST, absent, by_context, content_of, enough, is_current, joined, sidecar_of, smallest
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flips_two_sided
 from bidsdnn.result import JOINT
@@ -23,6 +23,7 @@ COLUMNS = {
     "p_fwe": "The same, family-wise over all pairs of layers of a region by the largest absolute t of each flip",
     "q": "False discovery rate of p over all pairs and regions",
     "n_participants": "Participants who have both layers in this region",
+    "p_smallest": "Smallest p that sign flips of so many participants can give",
 }
 
 
@@ -48,12 +49,14 @@ def pair_tables(
     """
     together: dict[tuple[tuple[str, str], ...], dict[str, dict[str, Path]]] = {}
     for context, paths in by_context(derivatives, labels, "results", ".tsv", "encoding").items():
+        if len(paths) < FEWEST:
+            continue
         where = tuple((key, value) for key, value in context if key not in ("model", "desc"))
         together.setdefault(where, {})[dict(context).get("model", "")] = paths
     written = 0
     for place, networks in together.items():
         paths = {
-            f"{network} {label}": path for network, one in networks.items() if len(one) > 1
+            f"{network} {label}": path for network, one in networks.items()
             for label, path in one.items()
         }  # fmt: skip
         tables = _tables(networks)
@@ -67,7 +70,7 @@ def pair_tables(
         own = []
         for network, found in networks.items():
             own += absent(derivatives, labels, found, f"encoding table of {network}")
-        content = content_of(paths, permutations=permutations, seed=seed, pairs=1, omitted=own)
+        content = content_of(paths, permutations=permutations, seed=seed, pairs=2, omitted=own)
         if is_current(path, content, omitted):
             continue
         omitted += own
@@ -78,7 +81,7 @@ def pair_tables(
             **sidecar, "Participants": list(tables), "Network": list(networks), "Layers": [],
             "Test": "sign flips of the participants' differences, two-sided",
             "Permutations": 2**n if n <= 12 else permutations,
-            "SmallestAttainableP": 2 / 2**n if n <= 12 else 1 / (1 + permutations),
+            "SmallestAttainableP": float(smallest(n, permutations, sides=2)),
             "Correction": "family-wise over all pairs of layers of a region by the largest absolute t (p_fwe), and "
             "false discovery rate over all rows (q)",
             **{column: {"Description": text} for column, text in COLUMNS.items()},
@@ -128,8 +131,8 @@ def pairs(tables: Mapping[str, pd.DataFrame], *, permutations: int, seed: int) -
             **{f"{other}{key}": keys[key].to_numpy()[side] for other, side in (("", first), ("other_", second))
                for key in ("network", "layer")},
             "difference": mean, "se": np.where(n > 1, spread, np.nan), "t": tests.t, "p": tests.p,
-            "p_fwe": tests.p_fwe, "n_participants": n,
+            "p_fwe": tests.p_fwe, "n_participants": n, "p_smallest": smallest(n, permutations, sides=2),
         }))  # fmt: skip
     table = pd.concat(found, ignore_index=True)
-    table.insert(len(table.columns) - 1, "q", fdr(table["p"]))
+    table.insert(table.columns.get_loc("n_participants"), "q", fdr(table["p"]))
     return table

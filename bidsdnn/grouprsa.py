@@ -205,7 +205,7 @@ def _write_shared(
     return [path.relative_to(derivatives.root).as_posix() for path in written]
 
 
-def _has_null_at_zero(table: pd.DataFrame) -> np.ndarray:
+def has_null_at_zero(table: pd.DataFrame) -> np.ndarray:
     """Where zero and the ceiling can be tested against: correlations, and cosines of cross-validated distances.
 
     Noise lifts all other distances alike. To a cosine that is a resemblance, which puts any two RDMs above zero and the
@@ -217,7 +217,7 @@ def _has_null_at_zero(table: pd.DataFrame) -> np.ndarray:
 def _tested(tables: Mapping[str, pd.DataFrame], *, permutations: int, seed: int) -> pd.DataFrame:
     """Means over participants with the sign flips' p, family-wise p and false discovery rate."""
     result, z = scored(tables, "similarity", permutations=permutations, seed=seed)
-    result.loc[~_has_null_at_zero(result), ["t", "p"]] = np.nan
+    result.loc[~has_null_at_zero(result), ["t", "p", "p_smallest"]] = np.nan
     result["p_fwe"] = result["q"] = np.nan
     # All layers weighted together are no further layer: their p stands alone, as in the participants' tables.
     single = np.flatnonzero(result["layer"] != WEIGHTED)
@@ -271,7 +271,7 @@ def _judge(
             continue
         result.loc[index, list(columns)] = pd.DataFrame(columns, index=index)
         pairs.append(_pair_rows(result.loc[index], region, metric, comparison, family))
-    result.loc[~_has_null_at_zero(result), ["p_zero", "p_zero_fwe", "p_ceiling", "p_ceiling_fwe"]] = np.nan
+    result.loc[~has_null_at_zero(result), ["p_zero", "p_zero_fwe", "p_ceiling", "p_ceiling_fwe"]] = np.nan
     return pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame()
 
 

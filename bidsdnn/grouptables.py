@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
@@ -22,6 +23,9 @@ ROWS = ("network", "layer", "part", "spaces", "region", "metric", "comparison", 
 FEWEST = 2
 PREVALENCE = ("prevalence", "prevalence_low", "prevalence_high")
 SHARED_COLUMNS = {
+    "p": "Of sign flips of participants, one-sided",
+    "p_fwe": "The same, family-wise by the largest t of each flip over the table's rows of one metric, comparison and target",
+    "q": "False discovery rate of p over the same rows",
     "p_smallest": "Smallest p that sign flips of the row's participants can give",
     "prevalence": f"Share of the population with the effect, by who has p of at most {ALPHA:.2f}: most likely value",
     "prevalence_low": f"Low end of its {LEVEL:.0%} highest-density interval",
@@ -123,10 +127,11 @@ def described(table: pd.DataFrame) -> dict[str, Any]:
     return {name: {"Description": text} for name, text in SHARED_COLUMNS.items() if name in table}
 
 
-def smallest(present: np.ndarray, permutations: int) -> np.ndarray:
-    """Smallest one-sided p that sign flips of so many participants can give; all flips are made of up to 12."""
-    most = 2.0 ** -np.asarray(present, dtype=float)
-    return np.where(present < FEWEST, np.nan, np.maximum(most, 1 / (1 + permutations) if np.max(present) > 12 else 0))
+def smallest(present: ArrayLike, permutations: int, *, sides: int = 1) -> np.ndarray:
+    """Smallest p that sign flips of so many participants can give; all flips are made of up to 12."""
+    people = np.asarray(present, dtype=float)
+    drawn = 1 / (1 + permutations) if people.max(initial=0) > 12 else 0
+    return np.where(people < FEWEST, np.nan, np.minimum(1, sides * np.maximum(2.0**-people, drawn)))
 
 
 def other_settings(paths: Mapping[str, Path], analysis: str) -> list[str]:

@@ -80,3 +80,29 @@ def test_left_out_scores_centre_on_zero_and_pairs_hold_their_rate():
         tables = {str(i): pd.DataFrame({**keys, "difference": rng.normal(size=3)}) for i in range(8)}
         rejected += (_pairs(tables, {}, permutations=1000, seed=0)["p_fwe"] <= 0.05).any()
     assert 0.03 <= rejected / 2000 <= 0.07
+
+
+def test_who_lacks_a_region_or_names_networks_in_another_order_takes_part_in_the_rest(out):
+    one, other = (
+        out.path("results", ".tsv", sub=PEOPLE[0], task="t", model="net", desc=desc)
+        for desc in ("encoding", "hierarchy")
+    )
+    for path in (one, other):
+        table = read_table(path)
+        out.write_table(path, table[table["region"] != "V2"], {})
+    turned = out.path("results", ".tsv", sub=PEOPLE[1], task="t", desc="networks")
+    table = read_table(turned).rename(columns={"first": "second", "second": "first"})
+    out.write_table(turned, table.assign(difference=-table["difference"]), {})
+    gone = out.path("results", ".tsv", sub=PEOPLE[0], task="t", desc="networks")
+    out.write_table(gone, read_table(gone).query("region == 'V1'"), {})
+    layer_tables(out, PEOPLE, [], permutations=100, seed=0)
+    layers = read_table(out.root / "group" / "task-t_model-net_desc-bestlayer_results.tsv")
+    assert layers.groupby("region")["n_participants"].max().to_dict() == {"V1": 8, "V2": 7}
+    np.testing.assert_allclose(layers.groupby("region")["chosen"].sum(), 1)
+    regions = read_table(out.root / "group" / "task-t_model-net_desc-hierarchy_results.tsv").set_index("region")
+    assert regions.loc["V2", "layer"] in ("l1", "l2")
+    assert regions.loc["hierarchy", "p_smallest"] == 1 / 2**8
+    pairs = read_table(out.root / "group" / "task-t_desc-networks_results.tsv").set_index("region")
+    assert pairs["n_participants"].to_dict() == {"V1": 8, "V2": 7}
+    assert pairs.loc["V1", "difference"] == pytest.approx(0.3, abs=0.06)
+    assert pairs["p_smallest"].to_dict() == {"V1": 2 / 2**8, "V2": 2 / 2**7}

@@ -14,6 +14,7 @@ from bidsdnn.bids.files import read_table
 from bidsdnn.errors import MissingInputError
 from bidsdnn.grouplevel import group
 from bidsdnn.grouptables import PREVALENCE, fisher_z
+from bidsdnn.methods.inference import sign_flip_familywise
 from bidsdnn.methods.prevalence import posterior
 from bidsdnn.spaces import Volume
 
@@ -55,6 +56,9 @@ def test_scores_are_joined_by_layer_and_region(out):
     np.testing.assert_allclose(table["t"], ttest_1samp(np.arctanh(scores), 0).statistic, rtol=1e-6)
     assert (table["p"] == 1 / 32).all()
     assert (table["q"] == 1 / 32).all()
+    # Of the family.
+    expected = sign_flip_familywise(np.arctanh(scores))
+    np.testing.assert_allclose(table["p_fwe"], expected)
     sidecar = json.loads(path.with_suffix(".json").read_text())
     assert sidecar["SmallestAttainableP"] == 1 / 32
     assert len(sidecar["Participants"]) == 5
