@@ -19,13 +19,14 @@ from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError, DataError, MissingInputError
 from bidsdnn.extraction import activations_path, network_hash, reduction_of
 from bidsdnn.geometry import Regions
-from bidsdnn.inside import probe
+from bidsdnn.inside import probe, units_of
 from bidsdnn.lookup import closest
 from bidsdnn.networks.appended import append
 from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.predicted import Encoded, stored_encodings
+from bidsdnn.probes import CUTS
 from bidsdnn.probes.units import BRAIN, BrainUnit, Unit, parse_unit
 from bidsdnn.readouts import Weights
 from bidsdnn.study import Participant, Study, presented_stimuli
@@ -87,12 +88,15 @@ def probe_brain(study: Study, shown: Participant, names: Sequence[str], entities
     if not units:
         return
     stimuli, _ = presented_stimuli(study, [shown])
+    others = units_of(study.config, study.networks)
     for network, asked in study.networks:
         own = stimuli.of(network.modality)
         layer = brain_layer(study.derivatives, network, asked, units, config=study.config, entities=entities)
         for name in names:
+            cut = name in CUTS
             probe(
-                study, name, layer.network, own, layers=(BRAIN,), units=layer.units, entities=entities,
+                study, name, layer.network, own, layers=(*asked, BRAIN) if cut else (BRAIN,),
+                units=(*others[network.label], *layer.units) if cut else layer.units, entities=entities,
                 content=layer.content, about=layer.sidecar,
             )  # fmt: skip
 

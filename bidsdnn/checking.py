@@ -28,7 +28,7 @@ from bidsdnn.lookup import bind, closest, resolve
 from bidsdnn.methods.responses import HRFS
 from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.precomputed import NAME as PRECOMPUTED
-from bidsdnn.probes import NEEDS_UNITS, ON_BRAINS, PROBES
+from bidsdnn.probes import CUTS, NEEDS_UNITS, PROBES
 from bidsdnn.probes.units import BrainUnit, parse_unit
 from bidsdnn.responses import ESTIMATORS
 from bidsdnn.searchlights import check_parameters
@@ -170,13 +170,12 @@ def check_probes(config: Config) -> None:
         raise ConfigError(f"--unit {brains[0]}: an encoder is put onto its network; name that with --network")
     if level == "dnn" and probes and not config.networks:
         raise ConfigError(f"--analysis {probes[0]}: looks into a network; name one with --network")
-    alone = [name for name in probes if name not in ON_BRAINS]
-    if level == "participant" and alone and len(brains) < len(config.unit):
+    if level == "participant" and set(probes) - CUTS and len(brains) < len(config.unit):
         other = next(text for text in config.unit if text not in brains)
         raise ConfigError(f"--unit {other}: is a network's, and needs no brain; run it at the dnn level")
-    if level == "participant" and alone and not brains:
+    if level == "participant" and probes and not brains:
         raise ConfigError(
-            f"--analysis {alone[0]}: needs no brain; run it at the dnn level, or give --unit brain:REGION"
+            f"--analysis {probes[0]}: needs no brain; run it at the dnn level, or give --unit brain:REGION"
         )
     lacking = [name for name in probes if name in NEEDS_UNITS]
     if lacking and not config.unit and level != "group":

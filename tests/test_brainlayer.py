@@ -227,6 +227,7 @@ def probed(finished, tmp_path_factory):
         "--analysis",
         "optimal-stimulus",
         "top-stimuli",
+        "ablation",
         "--config-file",
         str(folder / "few.toml"),
     )
@@ -254,6 +255,19 @@ def test_probes_take_regions_as_they_take_units(finished, found, probed):
             assert row["stimulus_id"].tolist() == [ids[int(given[:, unit.channel].argmax())]]
             assert row["value"].iloc[0] == pytest.approx(given[:, unit.channel].max(), rel=1e-3)
     assert "brain:late:1" in (probed / "sub-01.html").read_text()
+
+
+def test_a_planted_region_is_lost_with_the_layer_it_reads_and_with_those_before(probed):
+    (path,) = made(probed, "desc-ablation_results.tsv")
+    table = pd.read_csv(path, sep="\t").set_index(["cut", "layer"])
+    reads = json.loads(path.with_suffix(".json").read_text())["BrainUnits"]
+    order = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc"]
+    assert list(dict.fromkeys(table.index.get_level_values("cut"))) == order
+    for region, about in reads.items():
+        assert np.isnan(table.loc[(about["Layer"], region), "pearsonr"])  # nothing varies any more
+        for layer in order[order.index(about["Layer"]) + 1 :]:
+            assert table.loc[(layer, region), "relative_change"] == 0
+            assert table.loc[(layer, region), "pearsonr"] == pytest.approx(1)
 
 
 def test_optimal_stimuli_of_planted_regions_are_what_was_planted(found, probed):

@@ -47,5 +47,5 @@ NEEDS_GRADIENTS: set[str] = {
     "transfer",
 }
 """Probes that differentiate the network, and so refuse one in half precision before any work."""
-ON_BRAINS: set[str] = set()
-"""Probes that need a participant's responses by themselves, and so no unit of a brain."""
+CUTS: set[str] = {"ablation"}
+"""Probes that look at units of a brain and at others of its network together: what is cut, and what it does to them."""

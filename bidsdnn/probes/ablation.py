@@ -44,6 +44,7 @@ class Change:
     size: int = 0
     others: int = 0
     rs: list[float] = field(default_factory=list)
+    alone: list[Tensor] = field(default_factory=list)
 
     def add(self, before: Tensor, after: Tensor) -> None:
         """Take in a batch, shape (n, ...) each."""
@@ -54,14 +55,18 @@ class Change:
         self.squared += float(((b - a) ** 2).sum())
         self.before += float((a**2).sum())
         self.others += int((a.argmax(1) != b.argmax(1)).sum())
-        self.rs += _rs(a, b).tolist()
+        if a.shape[1] == 1:
+            self.alone.append(torch.cat([a, b], dim=1))
+        else:
+            self.rs += _rs(a, b).tolist()
 
     def row(self) -> dict[str, float]:
         """The numbers, as columns of the table."""
+        rs = self.rs + (_rs(*torch.cat(self.alone).T[:, None]).tolist() if self.alone else [])
         return {
             "mean_absolute_change": self.absolute / self.size,
             "relative_change": float(np.sqrt(self.squared / self.before)) if self.before else np.nan,
-            "pearsonr": float(np.mean([r for r in self.rs if np.isfinite(r)] or [np.nan])),
+            "pearsonr": float(np.mean([r for r in rs if np.isfinite(r)] or [np.nan])),
             "other_maximum": self.others / self.n,
         }
 
@@ -109,9 +114,9 @@ def ablation(
     -------
     Result
         A row a cut and layer: the mean absolute change of its units; their change relative to what they gave, as the
-        ratio of root mean squares; Pearson's r of its pattern before and after, mean over stimuli; that of its RDMs
-        (correlation distance); and the share of stimuli for which another unit has the maximum: of a classifier's
-        output, those that are classified otherwise.
+        ratio of root mean squares; Pearson's r of its pattern before and after, mean over stimuli (of a single unit,
+        as a brain's, over stimuli); that of its RDMs (correlation distance); and the share of stimuli for which another
+        unit has the maximum: of a classifier's output, those that are classified otherwise.
     """
     cuts = _cuts(layers, [unit for unit in units if not _is_brain(unit)])
     watched = [layer for layer in dict.fromkeys([*layers, *(unit.layer for unit in units)]) if layer != BRAIN]
@@ -233,7 +238,8 @@ def _sidecar(network: Network, cuts: Mapping[str, Cut], to: To, n: int, n_rdm: i
             "layer": "what is compared; output: of the whole network",
             "mean_absolute_change": "mean over stimuli and units of the absolute difference",
             "relative_change": "root of the summed squared differences over that of the summed squares before",
-            "pearsonr": "r of the pattern over units before and after, mean over stimuli; n/a where it is constant",
+            "pearsonr": "r of the pattern over units before and after, mean over stimuli; of a single unit, as a "
+            "brain's, over stimuli; n/a where it is constant",
             "other_maximum": "share of stimuli for which another unit has the maximum; of a classifier's output: "
             "classified otherwise",
             "rdm_pearsonr": "r of the correlation-distance RDMs before and after",

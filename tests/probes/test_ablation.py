@@ -102,6 +102,9 @@ def test_a_brain_is_compared_and_never_cut(stimuli):
     assert set(table.index.get_level_values(0)) == {"0:1"}
     assert table.loc[("0:1", "brain:early"), "relative_change"] == pytest.approx(1)
     assert table.loc[("0:1", "brain:late"), "relative_change"] == 0
+    # A single unit has no pattern: its r is over stimuli.
+    assert np.isnan(table.loc[("0:1", "brain:early"), "pearsonr"])
+    assert table.loc[("0:1", "brain:late"), "pearsonr"] == pytest.approx(1)
 
 
 def test_constant_outputs_have_no_correlation(stimuli):
