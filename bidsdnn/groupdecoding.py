@@ -69,12 +69,12 @@ def decoding_tables(
         table = over_participants(_read(paths), permutations=permutations, seed=seed)
         sidecar = sidecar_of(
             derivatives, paths, permutations=permutations, content=content, methods=summary(decoding_tables),
-            omitted=own,
+            omitted=own, columns=table,
         )  # fmt: skip
         derivatives.write_table(path, table, {
             **sidecar, "Test": "sign flips of the participants' scores less chance, one-sided",
             "Correction": "p_fwe: over the rows of one target, by the largest t of each flip; q: false discovery rate "
-            "over the same", **described(table), "References": [*sidecar["References"], "prevalence"],
+            "over the same", **described(table),
         })  # fmt: skip
     return written
 

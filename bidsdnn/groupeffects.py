@@ -50,6 +50,7 @@ class Effect:
     def sidecar(self, permutations: int) -> dict[str, Any]:
         """What a reader needs to know of the test."""
         return {
+            "Methods": f"{summary(freedman_lane)} {summary(fdr)}",
             "Effect": self.name,
             "Held": list(self.held),
             "Participants": self.labels,

@@ -34,7 +34,7 @@ _PAIR = ["first", "second", "region"]
 def layer_tables(
     derivatives: Derivatives, labels: Sequence[str], omitted: list[str], *, permutations: int, seed: int
 ) -> int:
-    """Each participant was scored with the layer that the others' mean was highest in; depths were averaged.
+    """Each participant's score was that of the layer in which the others' mean was highest; depths were averaged.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def layer_tables(
             table = make(tables, scores, permutations=permutations, seed=seed_for(seed, desc, name))
             sidecar = sidecar_of(
                 derivatives, paths, permutations=permutations, content=content, methods=summary(layer_tables),
-                omitted=own,
+                omitted=own, columns=table,
             )  # fmt: skip
             about = _about(desc, permutations)
             if desc == "networks":

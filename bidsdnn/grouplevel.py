@@ -22,7 +22,6 @@ from bidsdnn.grouppairs import pair_tables
 from bidsdnn.grouprsa import has_null_at_zero, rsa_tables
 from bidsdnn.grouptables import (
     FEWEST,
-    PREVALENCE,
     absent,
     by_context,
     content_of,
@@ -135,11 +134,9 @@ def _table(
     omitted += own
     result = _corrected(result, z, permutations=permutations, seed=seed)
     sidecar = sidecar_of(derivatives, paths, permutations=permutations, content=content, methods=summary(group),
-                         omitted=own)  # fmt: skip
+                         omitted=own, columns=result)  # fmt: skip
     if SCORES[analysis] == "r2":
         sidecar["Test"] = "sign flips of the participants' R2, one-sided"
-    if PREVALENCE[0] in result:
-        sidecar["References"] = [*sidecar["References"], "prevalence"]
     derivatives.write_table(path, result, {
         **sidecar, "Correction": "family-wise over the layers and regions of this table by the largest t of each flip",
         **described(result),

@@ -283,7 +283,7 @@ def _effect_maps(derivatives: Derivatives, maps: _Maps, tests: Tests, omitted: l
         found = freedman_lane(scores, effect.tested, effect.nuisance, permutations=tests.permutations, seed=tests.seed)
         q = np.concatenate([fdr(one) for one in found.p.reshape(maps.scores.shape[1:])])
         sidecar = {
-            **maps.sidecar, **effect.sidecar(tests.permutations), "Methods": summary(freedman_lane),
+            **maps.sidecar, **effect.sidecar(tests.permutations),
             "SmallestAttainableP": smallest_p(effect.tested, tests.permutations),
         }  # fmt: skip
         stats = {"effect": found.estimate, "t": found.t, "p": found.p, "pfwe": found.p_fwe, "q": q}

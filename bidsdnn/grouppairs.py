@@ -30,7 +30,7 @@ COLUMNS = {
 def pair_tables(
     derivatives: Derivatives, labels: Sequence[str], omitted: list[str], *, permutations: int, seed: int
 ) -> int:
-    """Each two layers, of one network or of two, were compared by participants' differences.
+    """Pairs of layers, of one network or of two, were compared by sign flips of participants' differences.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ bootstrap serves its intervals, its tests and its pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from bidsdnn.methods.rsa_inference import (
     FROM_ZERO,
     against_ceiling,
     against_zero,
+    holm,
     interval,
     noise_ceiling,
     pairwise,
@@ -79,7 +80,7 @@ def rsa_tables(
     derivatives: Derivatives, labels: Sequence[str], omitted: list[str], *, permutations: int, seed: int,
     map: ParallelMap,
 ) -> int:  # fmt: skip
-    """Similarities of layers and regions were tested over participants by sign flips and by a bootstrap.
+    """Similarities of layers and regions were tested over participants by sign flips.
 
     Parameters
     ----------
@@ -148,8 +149,8 @@ def _write(
             pairs.append(_judge(result, found, str(metric), left_out, samples=max(permutations, 2), seed=seed, map=map))
     further = _write_shared(derivatives, folder, stem, pairs, means, networks, permutations, content)
     for network, path in outputs.items():
-        sidecar = _sidecar(derivatives, networks[network], permutations=permutations, content=content)
         rows = result[result["network"] == network]
+        sidecar = _sidecar(derivatives, networks[network], rows, permutations=permutations, content=content)
         derivatives.write_table(path, rows, {
             **sidecar, "Omitted": left_out, "Outputs": further, **described(rows), **_described(COLUMNS, rows),
         })  # fmt: skip
@@ -168,14 +169,26 @@ def _described(columns: Mapping[str, str], table: pd.DataFrame) -> dict[str, Any
     return {name: {"Description": text} for name, text in columns.items() if name in table}
 
 
-def _sidecar(derivatives: Derivatives, paths: Mapping[str, Path], *, permutations: int, content: str) -> dict[str, Any]:
-    said = " ".join(summary(one) for one in (rsa_tables, noise_ceiling, bootstraps, against_zero, against_ceiling))
-    keys = sidecar_of(derivatives, paths, permutations=permutations, content=content, methods=said)
+_MADE_BY: Mapping[str, tuple[Callable[..., Any], str]] = {
+    "similarity": (rsa_tables, "rsa"), "ceiling_lower": (noise_ceiling, "rsa-toolbox"),
+    "se_both": (bootstraps, "rsa-inference"), "p_zero": (against_zero, "rsa-inference"),
+    "p_ceiling": (against_ceiling, "rsa-inference"), "p_zero_fwe": (holm, "holm"), "p_ceiling_fwe": (holm, "holm"),
+    "difference": (pairwise, "rsa-inference"), "se": (holm, "holm"),
+}  # fmt: skip
+
+
+def _sidecar(
+    derivatives: Derivatives, paths: Mapping[str, Path], table: pd.DataFrame, *, permutations: int, content: str
+) -> dict[str, Any]:
+    """What a reader needs to know of a table; of what it has no number of, nothing."""
+    made = [one for name, one in _MADE_BY.items() if name in table and table[name].notna().any()]
+    said = " ".join(dict.fromkeys(summary(function) for function, _ in made))
+    keys = sidecar_of(derivatives, paths, permutations=permutations, content=content, methods=said, columns=table)
     return {
         **keys,
         "BootstrapSamples": permutations,
         "Correction": "family-wise over the layers of all networks in a region by the largest t",
-        "References": [*keys["References"], "rsa", "rsa-toolbox", "rsa-inference", "holm", "prevalence"],
+        "References": list(dict.fromkeys([*keys["References"], *(work for _, work in made)])),
     }
 
 
@@ -189,8 +202,8 @@ def _write_shared(
     rows = pd.concat(pairs) if pairs else pd.DataFrame()
     if len(rows):
         sidecar = {
-            **_sidecar(derivatives, paths, permutations=permutations, content=content),
-            "Methods": summary(pairwise),
+            # Their p is of t-tests; the column of that name stands for sign flips.
+            **_sidecar(derivatives, paths, rows.drop(columns="p"), permutations=permutations, content=content),
             "Test": "t-tests with the bootstrap variance over stimuli and participants, two-sided",
             "Correction": "Holm's over all pairs of a region (p_fwe), and false discovery rate (q)",
         }

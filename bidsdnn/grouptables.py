@@ -15,7 +15,8 @@ from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, sidecar_path
 from bidsdnn.journal import software
-from bidsdnn.methods.inference import sign_flip
+from bidsdnn.lookup import summary
+from bidsdnn.methods.inference import fdr, sign_flip
 from bidsdnn.methods.prevalence import ALPHA, LEVEL, prevalence
 from bidsdnn.stimuli import file_sha256
 
@@ -31,6 +32,9 @@ SHARED_COLUMNS = {
     "prevalence_low": f"Low end of its {LEVEL:.0%} highest-density interval",
     "prevalence_high": f"High end of its {LEVEL:.0%} highest-density interval",
 }
+
+_MADE_BY = {"q": fdr, "prevalence": prevalence}
+_WORKS = {"p": "sign-flip", "q": "fdr", "prevalence": "prevalence"}
 
 
 def by_context(
@@ -91,9 +95,12 @@ def content_of(paths: Mapping[str, Path], **more: Any) -> str:
 
 def sidecar_of(
     derivatives: Derivatives, paths: Mapping[str, Path], *, permutations: int, content: str, methods: str,
-    omitted: Sequence[str] = (),
+    omitted: Sequence[str] = (), columns: Container[str] = ("p", "q"),
 ) -> dict[str, Any]:  # fmt: skip
-    """What a reader of a group's product needs to know: who, which test, and the smallest p that it can give."""
+    """What a reader of a group's product needs to know: who, which test, and the smallest p that it can give.
+
+    The product's columns say what else was done, and so has its sentence and its work.
+    """
     n = len(paths)
     enumerated = n <= 12
     sidecars = {label: read_json(sidecar_path(path)) for label, path in paths.items()}
@@ -101,7 +108,7 @@ def sidecar_of(
     # Participants may have seen different ones: each enters with those that were seen.
     stimuli = {label: one["NumberOfStimuli"] for label, one in sidecars.items() if "NumberOfStimuli" in one}
     return {
-        "Methods": methods,
+        "Methods": " ".join([methods, *(summary(made) for name, made in _MADE_BY.items() if name in columns)]),
         "Software": software(),
         "Participants": list(paths),
         **({"NumberOfStimuli": stimuli} if stimuli else {}),
@@ -113,7 +120,7 @@ def sidecar_of(
         "Omitted": list(omitted),
         "Sources": [derivatives.uri(path) for path in paths.values()],
         "ConfigurationHash": content,
-        "References": ["sign-flip", "fdr"],
+        "References": [work for name, work in _WORKS.items() if name in columns],
     }
 
 

@@ -18,6 +18,7 @@ from bidsdnn.geometry import own_sources
 from bidsdnn.geometry.similarities import arranged, placed
 from bidsdnn.journal import software
 from bidsdnn.lookup import summary
+from bidsdnn.methods.arrangement import classical_mds
 from bidsdnn.methods.rsa_inference import fisher_mean
 from bidsdnn.stimuli import file_sha256
 
@@ -29,7 +30,7 @@ Context = tuple[tuple[str, str], ...]
 
 
 def people(derivatives: Derivatives, labels: Sequence[str], *, comparisons: Sequence[str]) -> int:
-    """The geometry of each region was compared between each two participants, over the stimuli that both saw.
+    """The geometry of each region was compared between pairs of participants, over the stimuli that all saw.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def _current(outputs: Mapping[str, Path], content: str) -> bool:
 
 def _keys(derivatives: Derivatives, paths: Mapping[str, Path], content: str, methods: str) -> dict[str, Any]:
     return {
-        "Methods": methods,
+        "Methods": f"{methods} {summary(classical_mds)}",
         "Software": software(),
         "Participants": list(paths),
         "Sources": [derivatives.uri(path) for path in paths.values()],

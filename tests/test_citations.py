@@ -125,6 +125,14 @@ def test_what_is_cited_is_what_was_run(finished):
     }
     assert text.startswith("# Methods\n\n**Networks.**") and "**Software.** The analysis was run with bidsdnn" in text
     assert "Regions were those of the atlas planted." in text
+    for where in (
+        "Benjamini and Hochberg's procedure (Benjamini & Hochberg, 1995).",
+        "was estimated from participants' own p (Ince et al., 2021).",
+        "Holm's step-down procedure (Holm, 1979).",
+        "multidimensional scaling (Torgerson, 1952).",
+        "of whole participants (Nichols & Holmes, 2002).",
+    ):
+        assert where in text, f"a work stands at the sentence that rests on it: {where}"
 
 
 def test_a_run_without_rsa_does_not_cite_it(finished, tmp_path):

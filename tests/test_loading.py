@@ -126,4 +126,11 @@ def test_activations_rdms_and_regions_fit_each_other(outputs):
     assert set(regions["planted"]) == set(brains.values)
     early = y.values[:, regions["planted"]["early"]]
     np.testing.assert_allclose(brains.values["early"], pdist(early, "correlation"), atol=1e-5)
+    square = brains.square("early")
+    first, last = y.ids[0], y.ids[-1]
+    assert list(square) == list(square.index) == y.ids and square.loc[first, first] == 0
+    assert square.loc[last, first] == square.loc[first, last]
+    np.testing.assert_allclose(square.loc[first, last], pdist(early[[0, -1]], "correlation")[0], atol=1e-5)
+    with pytest.raises(SelectionError, match="no RDM of 'erly'; did you mean early"):
+        brains.square("erly")
     assert outputs.sidecar("relmat", sub="01")["RelationshipMeasure"] == "1 - Pearson correlation"

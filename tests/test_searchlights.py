@@ -240,7 +240,7 @@ def test_the_radius_is_part_of_what_makes_a_result_current(demo_dataset, lit, ca
 def test_the_group_has_maps_with_familywise_p(lit):
     folder = lit / "tpl-MNI152NLin2009cAsym" / "func"
     found = {path.name.split("_stat-")[1].split("_")[0]: path for path in folder.glob("*desc-searchlight_*.nii.gz")}
-    assert set(found) == {"mean", "t", "p", "pfwe"}
+    assert set(found) == {"mean", "sem", "t", "p", "pfwe", "q"}
     each = [lit / (STEM.format(s) + MODEL + "stat-similarity_desc-searchlight_statmap.nii.gz") for s in ("01", "02")]
     space = Volume.from_masks([lit / (STEM.format(s) + "desc-brain_mask.nii.gz") for s in ("01", "02")])
     both = np.array([space.read(path) for path in each])

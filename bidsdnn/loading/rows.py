@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.spatial.distance import squareform
 
+from bidsdnn.errors import SelectionError
+from bidsdnn.lookup import closest
 from bidsdnn.methods.responses import standardized
 from bidsdnn.spaces import Space
 
@@ -28,6 +32,27 @@ class RDMs:
 
     ids: tuple[str, ...]
     values: Mapping[str, np.ndarray]
+
+    def square(self, name: str) -> pd.DataFrame:
+        """One RDM as a square table with the stimuli's ids on both sides.
+
+        Parameters
+        ----------
+        name : str
+            A region or layer.
+
+        Returns
+        -------
+        DataFrame, shape (n, n)
+
+        Raises
+        ------
+        SelectionError
+            If there is none of that name.
+        """
+        if name not in self.values:
+            raise SelectionError(f"no RDM of {name!r}; {closest(name, self.values)}")
+        return pd.DataFrame(squareform(self.values[name]), index=list(self.ids), columns=list(self.ids))
 
 
 @dataclass(frozen=True, eq=False)

@@ -141,7 +141,7 @@ def interval(resampled: Bootstrap, *, level: float = 0.95) -> tuple[Float, Float
 
 
 def pairwise(resampled: Bootstrap) -> Family:
-    """Each two models were compared by a two-sided t-test with the bootstrap variance of their difference.
+    """Pairs of models were compared by a two-sided t-test with the bootstrap variance of their difference.
 
     Parameters
     ----------

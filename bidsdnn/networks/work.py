@@ -44,12 +44,19 @@ def contents(stimuli: Stimuli) -> list[str]:
     Parameters
     ----------
     stimuli : Stimuli
-        With hashes.
+        Those without hashes are read for them.
 
     Returns
     -------
     list of str
+
+    Raises
+    ------
+    MissingInputError
+        If such a file is not there.
     """
+    if (stimuli.table["sha256"] == "").any():
+        stimuli = stimuli.with_hashes()
     clips = stimuli.clips
     return [
         sha if clip == (None, None) else f"{sha}@{clip[0]}-{clip[1]}"

@@ -58,7 +58,6 @@ def transfer(
     network : Network
         Stays as it is.
     stimuli : Stimuli
-        With hashes.
     targets : mapping of str to DataFrame
         Columns, with ``stimulus_id`` and ``value``; each gets a head: of classes by cross-entropy, of numbers by
         squared error.

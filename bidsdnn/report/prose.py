@@ -48,10 +48,11 @@ _CUES = {
     "variance-partition": "shared out", "corrected-resampling": "bootstrap (variance|samples)",
     "commonality": "commonality", "rsa": "issimilarity matrices|geometry|Similarities of",
     "rsa-toolbox": "noise ceiling",
-    "rsa-inference": "bootstrapped", "crossnobis": "Mahalanobis", "mds": "multidimensional",
+    "rsa-inference": "bootstrap", "crossnobis": "Mahalanobis", "mds": "multidimensional",
     "searchlight": "[Ss]earchlight", "weighted-rsa": "weighted sum", "partial-permutation": "controls leave",
     "haufe": "patterns", "lda-ridge": "discriminant", "identification": "matched with predictions",
-    "random-projection": "projected", "tfce": "threshold-free", "freedman-lane": "Freedman", "prevalence": "prevalence",
+    "random-projection": "projected", "tfce": "threshold-free", "freedman-lane": "Effects of covariates",
+    "permutation-glm": "Effects of covariates", "prevalence": "[Pp]revalence",
 }  # fmt: skip
 # A full stop after these ends no sentence.
 _ABBREVIATED = re.compile(r"(?:\b(?:al|cf|e\.g|i\.e|vs|approx|no|pp?|Fig|Eq)|\b[A-Z])\.$")

@@ -25,6 +25,7 @@ from bidsdnn.networks import devices, zoo
 from bidsdnn.networks import extract as module
 from bidsdnn.networks.extract import estimate_bytes, extract
 from bidsdnn.networks.network import Network
+from bidsdnn.networks.work import contents
 from bidsdnn.stimuli import Stimuli, load_image
 
 
@@ -329,3 +330,11 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     few, many = (int(subprocess.check_output([*command, str(n)], text=True)) for n in (32, 320))
     more = 288 * 4 * 64 * 111 * 111
     assert many - few < 0.15 * more
+
+
+def test_stimuli_without_hashes_have_their_contents_all_the_same(tmp_path):
+    for number, name in enumerate(("a", "b", "c")):
+        Image.new("RGB", (8, 8), (number // 2 * 90, 0, 0)).save(tmp_path / f"{name}.png")
+    bare = Stimuli.from_folder(tmp_path)
+    assert (bare.table["sha256"] == "").all()
+    assert contents(bare) == contents(bare.with_hashes()) and len(set(contents(bare))) == 2
