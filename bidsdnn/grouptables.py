@@ -25,7 +25,7 @@ FEWEST = 2
 PREVALENCE = ("prevalence", "prevalence_low", "prevalence_high")
 SHARED_COLUMNS = {
     "p": "Of sign flips of participants, one-sided",
-    "p_fwe": "The same, family-wise by the largest t of each flip over the table's rows of one metric, comparison and target",
+    "p_fwe": "The same, family-wise by the largest t of each flip over all rows of one metric, comparison and target",
     "q": "False discovery rate of p over the same rows",
     "p_smallest": "Smallest p that sign flips of the row's participants can give",
     "prevalence": f"Share of the population with the effect, by who has p of at most {ALPHA:.2f}: most likely value",

@@ -17,7 +17,7 @@ from bidsdnn.bids.arrays import read_activations, read_columns_file
 from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import read_json, sidecar_path
 from bidsdnn.conditions import read_conditions
-from bidsdnn.encoding.held import dual
+from bidsdnn.encoding.held import dual, is_linear
 from bidsdnn.encoding.models import features_of, taken_by
 from bidsdnn.errors import ConfigError, DataError
 from bidsdnn.extraction import activations_path, components_path
@@ -33,7 +33,6 @@ from bidsdnn.predicted import Encoded, encoder_of
 _COLUMNS = 65_536
 _MOST_UNITS = 20_000
 """Units up to which a model that hides its weights is asked for the prediction of each unit by itself."""
-_ROUNDING = 1e-4
 
 
 class Weights:
@@ -217,10 +216,7 @@ def unit_weights(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             weights[rows] = np.asarray(model.predict(each), dtype=np.float64) - intercept
     else:
         raise ValueError(f"{type(model).__name__} has no coef_, and {p} features are too many to be tried")
-    there = np.asarray(model.predict(x), dtype=np.float64)
-    known = np.isfinite(there).all(axis=0)
-    apart = np.abs(x @ weights[:, known] + intercept[known] - there[:, known]).max(initial=0)
-    if apart > _ROUNDING * np.abs(there[:, known]).max(initial=0):
+    if not is_linear(model, x, weights, intercept):
         raise ValueError(f"{type(model).__name__} is not linear in the features")
     return weights, intercept
 

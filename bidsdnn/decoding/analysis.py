@@ -14,7 +14,7 @@ from bidsdnn.bids.filters import event_filter
 from bidsdnn.decoding.checks import check_parameters
 from bidsdnn.decoding.folds import folds_of, scheme_for
 from bidsdnn.decoding.maps import pattern_map
-from bidsdnn.decoding.models import DEFAULTS, build_decoder, described
+from bidsdnn.decoding.models import DEFAULTS, build_decoder, described, has_numbers
 from bidsdnn.decoding.searchlight import searchlights
 from bidsdnn.decoding.table import Source, Work, score_rows, with_places
 from bidsdnn.decoding.targets import Target, understood
@@ -23,7 +23,6 @@ from bidsdnn.folding import CrossValidation, Folding
 from bidsdnn.geometry import Regions, whole_brain
 from bidsdnn.lookup import summary
 from bidsdnn.methods.decode import Features
-from bidsdnn.methods.models.classifiers import DECODERS
 from bidsdnn.methods.searchlight_decoding import searchlight_decoding
 from bidsdnn.parallel import Map as ParallelMap
 from bidsdnn.parallel import seed_for, serial
@@ -142,7 +141,7 @@ def decoding(
     kept = [column for text in (train, test) if text for column in event_filter(text).columns]
     over_runs = cv is not None and CrossValidation.parse(cv).kind in ("run", "session")
     for name, column in targets.items():
-        kind = _kind(decoder, name in categorical)
+        kind = has_numbers(decoder, name in categorical)
         target = understood(
             name, column, y, trials, numeric=kind, by_run=over_runs or bool(kept), items=items, kept=kept
         )
@@ -172,14 +171,6 @@ def decoding(
                 all_rows += new
         _note(found, target, folded, chosen)
     return _result(found, permutations, features, train, test)
-
-
-def _kind(decoder: str | None, categorical: bool) -> bool | None:
-    """Whether a target has to be of numbers; None if its values decide."""
-    if categorical:
-        return False
-    kind = getattr(DECODERS.get(decoder or ""), "kind", None)
-    return None if kind is None else kind == "numbers"
 
 
 def _families(target: Target, x: Patterns | None, regions: Regions, notes: list[str]) -> list[list[Source]]:

@@ -24,6 +24,14 @@ def decoders_of(config: Config) -> tuple[str, ...]:
     return (config.decoder,) if config.decoder else tuple(DEFAULTS.values())
 
 
+def has_numbers(decoder: str | None, categorical: bool) -> bool | None:
+    """Whether a target has to be of numbers; None if its values decide."""
+    if categorical:
+        return False
+    kind = getattr(DECODERS.get(decoder or ""), "kind", None)
+    return None if kind is None else kind == "numbers"
+
+
 def check_decoder(name: str, parameters: Mapping[str, Any]) -> None:
     """Check a decoder's name and the parameters of ``[parameters.NAME]``, before any data is read.
 

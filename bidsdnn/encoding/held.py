@@ -203,6 +203,14 @@ def _loses(alpha: np.ndarray, inner: np.ndarray) -> bool:
     return apart > _ROUNDING * largest
 
 
+def is_linear(model: Any, x: np.ndarray, weights: np.ndarray, intercept: np.ndarray) -> bool:
+    """Whether weights and intercept give a model's predictions for x, but for rounding."""
+    there = np.asarray(model.predict(x), dtype=np.float64)
+    known = np.isfinite(there).all(axis=0)
+    apart = np.abs(x @ weights[:, known] + intercept[known] - there[:, known]).max(initial=0)
+    return not apart > _ROUNDING * np.abs(there[:, known]).max(initial=0)
+
+
 def dual(model: Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights of a fitted linear model on its training items, in place of units: w = x' alpha.
 
@@ -227,10 +235,7 @@ def dual(model: Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     intercept = np.asarray(model.predict(np.zeros((1, x.shape[1]))), dtype=np.float64)[0]
     weights = np.asarray(model.predict(np.eye(x.shape[1])), dtype=np.float64) - intercept
-    there = np.asarray(model.predict(x), dtype=np.float64)
-    known = np.isfinite(there).all(axis=0)
-    apart = np.abs(x @ weights[:, known] + intercept[known] - there[:, known]).max(initial=0)
-    if apart > _ROUNDING * np.abs(there[:, known]).max(initial=0):
+    if not is_linear(model, x, weights, intercept):
         raise ValueError(
             f"--save-weights: {type(model).__name__} is not linear in the features, so it has no weights; leave it "
             "out, --analysis predict fits the model again"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.decoding.folds import folds_of, scheme_for
-from bidsdnn.decoding.models import DEFAULTS, build_decoder, described
+from bidsdnn.decoding.models import DEFAULTS, build_decoder, described, has_numbers
 from bidsdnn.decoding.targets import Target, understood
 from bidsdnn.errors import DataError
 from bidsdnn.folding import Folding
@@ -18,7 +18,7 @@ from bidsdnn.groupmodels.people import Shared
 from bidsdnn.lookup import summary
 from bidsdnn.methods.decode import Features, cross_decide, score
 from bidsdnn.methods.inference import fdr, pvalue
-from bidsdnn.methods.models.classifiers import DECODERS, Decoder
+from bidsdnn.methods.models.classifiers import Decoder
 from bidsdnn.methods.null import FEWEST_SCALED
 from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.parallel import seed_for
@@ -121,7 +121,7 @@ def crossed_decoding(study: Study, shared: Shared, x: Patterns | None, more: Map
     features = Features(own.get("standardize", True), own.get("select", 0), own.get("components", 0))
     first = Patterns(pd.DataFrame({"stimulus_id": shared.ids}), (Group("brain", tables[0]),))
     for name, column in more["targets"].items():
-        numeric = _numeric(config.decoder, name in own.get("categorical", ()))
+        numeric = has_numbers(config.decoder, name in own.get("categorical", ()))
         target = understood(name, column, first, None, numeric=numeric, by_run=False)
         folded = folds_of(
             target, cv=scheme_for(config.cv, target.bearer, name), parts=more["parts"],
@@ -157,13 +157,6 @@ def crossed_decoding(study: Study, shared: Shared, x: Patterns | None, more: Map
             "References": ["permutation", "scikit-learn", "fdr"],
         },
     )
-
-
-def _numeric(decoder: str | None, categorical: bool) -> bool | None:
-    if categorical:
-        return False
-    kind = getattr(DECODERS.get(decoder or ""), "kind", None)
-    return None if kind is None else kind == "numbers"
 
 
 def _sources(shared: Shared) -> dict[str, dict[str, np.ndarray]]:

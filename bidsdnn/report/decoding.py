@@ -11,7 +11,21 @@ from markupsafe import Markup
 from matplotlib.colors import ListedColormap
 
 from bidsdnn.report.blocks import Block, Heading, attempt, data_table
-from bidsdnn.report.drawing import GHOST, HEAT, HEAT_TEXT, INK, MUTED, PAPER, SERIES, Figure, Panel, draw, shorten, slug
+from bidsdnn.report.drawing import (
+    GHOST,
+    HEAT,
+    HEAT_TEXT,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Figure,
+    Panel,
+    draw,
+    shorten,
+    slug,
+    square_axes,
+)
 from bidsdnn.report.entries import Entry, first, pick, read_tables
 from bidsdnn.report.findings import ALPHA, Sentences, count, equation, number, probability
 
@@ -212,15 +226,7 @@ def _confusion(cells: pd.DataFrame, stem: str, place: str) -> Panel:
         for i, j in np.ndindex(*share.shape) if len(names) <= _WRITTEN else ():
             axes.text(j, i, number(share[i, j]), ha="center", va="center", fontsize=8.5,
                       color=HEAT_TEXT[int(np.round(shades[i, j]))])  # fmt: skip
-        short = [shorten(name, 18) for name in names]
-        axes.set_xticks(range(len(names)), short, rotation=55, ha="left", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), short)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0, labelcolor=INK)
-        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-        axes.set_aspect("equal")
+        square_axes(axes, [shorten(name, 18) for name in names])
 
     right = "; ".join(f"{name} {number(share[k, k])}" for k, name in enumerate(names))
     return draw(

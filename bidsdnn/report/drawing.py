@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any
@@ -219,6 +219,18 @@ def picture(name: str, pixels: np.ndarray, *, alt: str, label: str = "") -> Pane
     data = b64encode(out.getvalue()).decode()
     markup = Markup('<img class="raster" alt="{}" src="data:image/png;base64,{}">').format(alt, data)
     return Panel(f"{name}.png", out.getvalue(), markup, alt, label)
+
+
+def square_axes(axes: Any, names: Sequence[str]) -> None:
+    """Name the rows and columns of a square table that is drawn with a cell a step, without lines around it."""
+    axes.set_xticks(range(len(names)), names, rotation=55, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_aspect("equal")
 
 
 def shorten(text: str, length: int = 20) -> str:

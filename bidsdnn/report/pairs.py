@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bidsdnn.report.blocks import Block, Notes, attempt, data_table
-from bidsdnn.report.drawing import GHOST, INK, MUTED, PAPER, SERIES, Figure, Panel, draw, shorten, slug
+from bidsdnn.report.drawing import GHOST, MUTED, PAPER, SERIES, Figure, Panel, draw, shorten, slug, square_axes
 from bidsdnn.report.entries import Entry, first, ordered, pick, read_tables
 from bidsdnn.report.findings import ALPHA, comparison_symbol, count, number
 
@@ -108,15 +108,7 @@ def _panel(region: str, names: list[str], difference: np.ndarray, p: np.ndarray,
             if len(names) <= _WRITTEN:
                 axes.text(j, i, number(abs(difference[i, j])), ha="center", va="center", fontsize=8.5,
                           color=PAPER if more else MUTED)  # fmt: skip
-        short = [shorten(name, 34) for name in names]
-        axes.set_xticks(range(len(names)), short, rotation=55, ha="left", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), short)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0, labelcolor=INK)
-        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-        axes.set_aspect("equal")
+        square_axes(axes, [shorten(name, 34) for name in names])
 
     upper = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if p[i, j] < ALPHA]
     said = "; ".join(f"{names[i]} over {names[j]} by {number(difference[i, j])}" for i, j in upper)
