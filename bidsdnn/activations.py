@@ -331,6 +331,6 @@ def network_methods(network: Network, layers: Sequence[str], made: str) -> str:
     weights = "seeded random weights" if network.weights == "none" else f"weights {network.weights}"
     said = "; ".join([weights, *network.changes])
     return (
-        f"Activations of {len(layers)} layers of {network.name} ({said}) were extracted in one forward pass "
-        f"per stimulus ({network.preprocessing}). {made}"
+        f"Activations of {len(layers)} layer{'' if len(layers) == 1 else 's'} of the network {network.name} ({said}) "
+        f"were extracted in one forward pass per stimulus (input: {network.preprocessing}). {made}"
     ).strip()

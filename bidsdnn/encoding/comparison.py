@@ -384,7 +384,7 @@ def sentences(samples: int, units: np.ndarray, *, is_pair: bool) -> str:
     text = (
         f" {summary(compare_layers)} Confidence was the share of {samples:,} bootstrap samples of the held-out "
         f"stimuli, without refitting, in which a layer had the highest r. {summary(choice.preferred_depth)} Voxels "
-        "with r above 1.645 / sqrt(n) were counted."
+        "with r above 1.645 / sqrt(n) were counted for their best layer."
     )
     if is_pair:
         text += f" {summary(choice.difference_test)} The family was the pairs of a region (Holm)."

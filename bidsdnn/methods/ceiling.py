@@ -113,7 +113,7 @@ def variances(values: ArrayLike, stimulus: ArrayLike) -> Variances:
 
 
 def ncsnr(values: ArrayLike, stimulus: ArrayLike) -> NDArray[np.float64]:
-    """The noise ceiling signal-to-noise ratio was the root of signal over noise variance of a trial.
+    """A voxel's noise ceiling signal-to-noise ratio was the root of the signal's over the noise' variance in a trial.
 
     Parameters and errors are those of `variances`.
 
