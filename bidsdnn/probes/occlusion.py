@@ -18,11 +18,11 @@ from torch import Tensor
 
 from bidsdnn.probes.fields import picture_axes
 from bidsdnn.probes.gradients import Score
-from bidsdnn.probes.windows import Windows
+from bidsdnn.probes.windows import Windows, alike
 
 logger = logging.getLogger(__name__)
 
-POSITIONS = 32
+POSITIONS = 64
 """Copies of a stimulus that run together."""
 AGREES = 1e-3
 """What covered copies may differ by from those computed in full, in units of the largest change; and by rounding."""
@@ -161,8 +161,8 @@ class Occluder:
                 self._windows.look_at(stimulus)
             there = [k for k, box in enumerate(boxes) if self._touches(box)]
             drops = values.new_zeros(len(values), len(boxes))
-            for start in range(0, len(there), self.batch_size):
-                piece = there[start : start + self.batch_size]
+            for some in alike([boxes[k] for k in there], self.grid.lengths, self.batch_size) if there else ():
+                piece = [there[k] for k in some]
                 drops[:, piece] = (values - self._run(stimulus, [boxes[k] for k in piece])).T
         return drops, values
 
@@ -192,7 +192,7 @@ class Occluder:
         windows = Windows(self.score, self.grid.size, self.fill)
         try:
             windows.look_at(stimulus)
-            found = windows(some)
+            found = windows(some, most=2)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             logger.info("occlusion computes whole pictures: the network cannot be computed in parts (%s)", error)
             self.local = False
