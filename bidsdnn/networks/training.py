@@ -27,6 +27,8 @@ from bidsdnn.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 TOTAL = "loss"
+DROPS = 2
+"""How often training goes on from the best weights with a tenth of the learning rate before it stops."""
 
 Loss = Callable[[np.ndarray], Mapping[str, Tensor]]
 
@@ -44,7 +46,8 @@ class Schedule:
         Of Adam (Kingma & Ba 2015).
     weight_decay : float
     patience : int
-        Epochs without a smaller validation loss, after which training stops.
+        Epochs without a smaller validation loss, after which the best weights are taken again with a tenth of the
+        learning rate; the third time, training stops.
     seed : int
         Of the order of stimuli.
 
@@ -98,6 +101,8 @@ class _State:
     epoch: int = -1
     best: float = math.inf
     best_epoch: int = 0
+    since: int = 0
+    drops: int = 0
     kept: dict[str, Tensor] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
     stopped: str = ""
@@ -113,6 +118,7 @@ def learn(
     checkpoint: Path | None = None,
     identity: str = "",
     tuned: Sequence[str] = (),
+    fresh: Sequence[str] = (),
     label: str = "",
 ) -> Learnt:
     """Weights were learnt by Adam, and those of the epoch with the smallest validation loss kept.
@@ -134,6 +140,8 @@ def learn(
         Hash of what training depends on.
     tuned : sequence of str
         Parameters of which at least one must have a part in the loss.
+    fresh : sequence of str
+        Parameters that begin from nothing, and so are learnt ten times as fast as those that were learnt before.
     label : str
         Before the bar that is shown on a terminal.
 
@@ -148,9 +156,9 @@ def learn(
     DataError
         If the loss is not finite before anything is learnt.
     """
-    optimizer = torch.optim.Adam(
-        parameters.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, foreach=False
-    )
+    rates = {name: schedule.learning_rate * (10 if name in fresh else 1) for name in parameters}
+    groups = [{"params": [parameter], "lr": rates[name]} for name, parameter in parameters.items()]
+    optimizer = torch.optim.Adam(groups, weight_decay=schedule.weight_decay, foreach=False)
     state = _resumed(checkpoint, identity, parameters, optimizer) or _State()
     bar = tqdm(total=schedule.epochs, desc=label, initial=max(state.epoch, 0), unit=" epochs",
                disable=not (label and sys.stderr.isatty()), leave=False)  # fmt: skip
@@ -160,14 +168,14 @@ def learn(
             found = _epoch(parameters, loss, optimizer, state.epoch, training, schedule, tuned)
             found = found and {**found, "validation": _without_gradient(loss, validation, schedule.batch_size)}
             _judge(state, found, parameters, schedule)
+            if not state.stopped and state.epoch - state.since >= schedule.patience:
+                _drop(state, parameters, optimizer)
             if checkpoint is not None:
                 _save(checkpoint, identity, state, parameters, optimizer)
             bar.update(state.epoch > 0)
     if not state.kept:
         raise DataError("the loss is not finite for the weights as they are; check the weights and the stimuli")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state.kept[name])
+    _take(state, parameters)
     return Learnt(pd.DataFrame(state.curves), state.best_epoch, state.stopped)
 
 
@@ -227,12 +235,28 @@ def _judge(
         return
     state.curves += [{"epoch": state.epoch, "part": part, **terms} for part, terms in found.items()]
     if found["validation"][TOTAL] < state.best:
-        state.best, state.best_epoch = found["validation"][TOTAL], state.epoch
+        state.best, state.best_epoch, state.since = found["validation"][TOTAL], state.epoch, state.epoch
         state.kept = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
-    if state.epoch - state.best_epoch >= schedule.patience:
-        state.stopped = f"no smaller validation loss in {schedule.patience} epochs"
-    elif state.epoch >= schedule.epochs:
+    if state.epoch >= schedule.epochs:
         state.stopped = f"all {schedule.epochs} epochs were done"
+    elif state.drops == DROPS and state.epoch - state.since >= schedule.patience:
+        state.stopped = f"no smaller validation loss in {schedule.patience} epochs at any learning rate"
+
+
+def _drop(state: _State, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Go back to the best weights, with a tenth of the learning rate: steps were too long to find better ones."""
+    _take(state, parameters)
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] *= 0.1
+    state.drops += 1
+    state.since = state.epoch
+
+
+def _take(state: _State, parameters: Mapping[str, nn.Parameter]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.kept[name])
 
 
 def _save(

@@ -24,7 +24,7 @@ from bidsdnn.networks.devices import placed, single_threaded
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.retrained import written
-from bidsdnn.networks.training import TOTAL, Learnt, Schedule, learn
+from bidsdnn.networks.training import DROPS, TOTAL, Learnt, Schedule, learn
 from bidsdnn.networks.tuning import Inputs, tapped, trainable
 from bidsdnn.networks.work import contents
 from bidsdnn.patterns import Patterns
@@ -70,7 +70,7 @@ def brain_training(
     test: float = 0.2,
     epochs: int = 100,
     batch_size: int = 32,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1e-4,
     weight_decay: float = 0.0,
     patience: int = 10,
 ) -> Result:
@@ -323,7 +323,8 @@ def _sidecar(
     )  # fmt: skip
     return {
         "Methods": f"The weights of {', '.join(fine_tune)} were fine-tuned by Adam (Kingma & Ba 2015; learning rate "
-        f"{schedule.learning_rate:g}, batches of {schedule.batch_size}) towards region {region}, with the loss "
+        f"{schedule.learning_rate:g}, a tenth of it where the validation loss had not fallen in {schedule.patience} "
+        f"epochs, up to {DROPS} times; batches of {schedule.batch_size}) towards region {region}, with the loss "
         f"{weights.brain:g} times {how} plus {weights.task:g} times {what}. Stimuli were split into "
         f"{', '.join(f'{len(parts[part])} for {part}' for part in PARTS)}; the weights of the epoch with the smallest "
         "validation loss were kept, and fit and task compared before and after on stimuli that were held out.",

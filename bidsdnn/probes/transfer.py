@@ -20,7 +20,7 @@ from bidsdnn.networks.devices import single_threaded
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.reduction import Reduction
 from bidsdnn.networks.retrained import written
-from bidsdnn.networks.training import TOTAL, Learnt, Schedule, learn
+from bidsdnn.networks.training import DROPS, TOTAL, Learnt, Schedule, learn
 from bidsdnn.networks.tuning import MOST_BYTES, Inputs, tapped, trainable
 from bidsdnn.networks.work import contents
 from bidsdnn.probes.heads import PARTS, Heads, split, targets_of
@@ -109,11 +109,11 @@ def transfer(
             learnable, gathered(features, parts["train"], batch_size), parts["train"], frozen=not tuned, seed=seed
         )
         heads = heads.to(torch_device(device))
-        parameters = {**tuned, **{f"heads.{name}": one for name, one in heads.named_parameters()}}
+        new = {f"heads.{name}": one for name, one in heads.named_parameters()}
         learnt = learn(
-            parameters, lambda rows: _losses(heads, features(rows), rows),
+            {**tuned, **new}, lambda rows: _losses(heads, features(rows), rows),
             training=parts["train"], validation=parts["validation"], schedule=schedule, checkpoint=checkpoint,
-            identity=identity, tuned=list(tuned), label=f"transfer of {network.label}",
+            identity=identity, tuned=list(tuned), fresh=list(new), label=f"transfer of {network.label}",
         )  # fmt: skip
         scores = [
             {"part": part, **row}
@@ -235,8 +235,10 @@ def _sidecar(
     sizes = ", ".join(f"{len(parts[part])} for {part}" for part in PARTS)
     return {
         "Methods": f"Transfer learning (Yosinski et al. 2014): linear heads on {layer} of {network.label} and {tuned} "
-        f"were learnt by Adam (Kingma & Ba 2015; learning rate {schedule.learning_rate:g}, batches of "
-        f"{schedule.batch_size}), stimuli split into {sizes}. The weights of the epoch with the smallest validation "
+        f"were learnt by Adam (Kingma & Ba 2015; learning rate {10 * schedule.learning_rate:g} of heads"
+        f"{f' and {schedule.learning_rate:g} of layers' if fine_tune else ''}, a tenth of it where the validation loss "
+        f"had not fallen in {schedule.patience} epochs, up to {DROPS} times; batches of {schedule.batch_size}), "
+        f"stimuli split into {sizes}. The weights of the epoch with the smallest validation "
         f"loss were kept ({learnt.epoch}; {learnt.stopped}).",
         "References": ["transfer", "adam"],
         "Layer": layer,
