@@ -328,7 +328,8 @@ def network_methods(network: Network, layers: Sequence[str], made: str) -> str:
     -------
     str
     """
-    weights = "seeded random weights" if network.weights == "none" else f"weights {network.weights}"
+    random = network.weights in ("none", "shuffled none")
+    weights = "seeded random weights" if random else f"weights {network.weights}"
     said = "; ".join([weights, *network.changes])
     return (
         f"Activations of {len(layers)} layer{'' if len(layers) == 1 else 's'} of the network {network.name} ({said}) "

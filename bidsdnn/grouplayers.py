@@ -165,7 +165,7 @@ def _regions(
         rows.append({
             "network": part["network"].iloc[0], "region": region,
             "layer": "" if place is None else layers[best[place]],
-            "pearsonr": np.nan if place is None else float(np.tanh(np.nanmean(own[:, place]))),
+            "pearsonr": np.nan if place is None else float(np.tanh(_mean(own[:, place]))),
             "confidence": np.nan if place is None else share[best[place], place],
             "depth": _mean(depth), "sem": _sem(depth), "hierarchy_score": _mean(score), "hierarchy_se": _sem(score),
             "n_participants": len(part),

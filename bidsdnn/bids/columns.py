@@ -71,8 +71,8 @@ def _read(
             return _from_table(name, manifest, index, sub, flag)
         known |= set(table.columns)
     raise DataError(
-        f"{flag}{name}: in no events file and not in {manifest}; {closest(name, sorted(known))} "
-        f"Or write {name}=FILE.tsv"
+        f"{flag}{name}: in no events file and not in {manifest}; {closest(name, sorted(known))}; "
+        f"or write {name}=FILE.tsv"
     )
 
 

@@ -328,9 +328,10 @@ class _Local(TorchFunctionMode):
 
 def _asked(func: Any, args: Any, kwargs: Any, part: _Part) -> Any:
     """What is asked of a tensor without any new one, as its size: that of whole maps."""
-    if func in SIZES or getattr(func, "__name__", "") == "size":
+    name = getattr(func, "__name__", "")
+    if func in SIZES or name in ("size", "__len__"):
         shape = torch.Size((sum(len(cut.rows) for cut in part.cuts), *part.clean.shape[1:]))
-        axis = args[1] if len(args) > 1 else kwargs.get("dim")
+        axis = 0 if name == "__len__" else args[1] if len(args) > 1 else kwargs.get("dim")
         return shape if axis is None else shape[axis]
     return func(*args, **kwargs)
 
@@ -344,7 +345,9 @@ def _union(several: Sequence[Places]) -> Places:
     begin, size = [], []
     for axis in (0, 1):
         first = [min(starts) for starts in zip(*(places[axis] for places in several), strict=True)]
-        ends = [start + places[2][axis] - at for places in several for start, at in zip(places[axis], first, strict=True)]
+        ends = [
+            start + places[2][axis] - at for places in several for start, at in zip(places[axis], first, strict=True)
+        ]
         begin.append(first)
         size.append(max(ends))
     return begin[0], begin[1], (size[0], size[1])
