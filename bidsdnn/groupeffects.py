@@ -15,7 +15,7 @@ from bidsdnn.bids.files import read_table
 from bidsdnn.bids.people import People
 from bidsdnn.grouptables import absent, by_context, content_of, is_current, joined, sidecar_of, spoken
 from bidsdnn.lookup import summary
-from bidsdnn.methods.freedman_lane import freedman_lane, smallest_p
+from bidsdnn.methods.freedman_lane import ENUMERATED, freedman_lane, smallest_p
 from bidsdnn.methods.inference import fdr
 
 SCORES = {"encoding": "pearsonr", "searchlight": "similarity", "searchlightencoding": "pearsonr",
@@ -32,6 +32,7 @@ COLUMNS = {
     "p_fwe": "The same, family-wise over the rows of one effect, metric, comparison and target by the largest t",
     "q": "False discovery rate of p over the same rows",
     "n_participants": "Participants with a score and all variables",
+    "p_smallest": "Smallest p that the orders of these participants can give",
 }
 
 
@@ -57,7 +58,7 @@ class Effect:
             **({"Groups": self.groups} if self.groups else {}),
             "Test": "permuted residuals of the other variables' model (Freedman and Lane), two-sided",
             "Permutations": permutations,
-            "SmallestAttainableP": smallest_p(self.tested, permutations),
+            "SmallestAttainableP": smallest_p(self.tested, permutations, self.nuisance),
             "References": ["freedman-lane", "permutation-glm", "fdr"],
         }
 
@@ -160,7 +161,7 @@ def effect_tables(
             name = "_".join(f"{key}-{value}" for key, value in context if key != "desc")
             path = derivatives.root / "group" / f"{name}_desc-{analysis}effects_results.tsv"
             content = content_of(
-                paths, permutations=permutations, seed=seed, people=people.content, omitted=own, effects=1
+                paths, permutations=permutations, seed=seed, people=people.content, omitted=own, effects=2
             )
             if is_current(path, content, omitted):
                 continue
@@ -190,8 +191,9 @@ def _rows(
     """One effect in every row of the participants' tables."""
     keys, z = joined({label: tables[label] for label in effect.labels}, score)
     found = keys.assign(
-        effect=effect.name, estimate=np.nan, t=np.nan, p=np.nan, p_fwe=np.nan, q=np.nan, n_participants=0
-    )
+        effect=effect.name, estimate=np.nan, t=np.nan, p=np.nan, p_fwe=np.nan, q=np.nan, n_participants=0,
+        p_smallest=np.nan,
+    )  # fmt: skip
     by = [key for key in ("metric", "comparison", "target") if key in keys]
     families = keys.groupby(by, sort=False).indices.values() if by else [np.arange(len(keys))]
     for rows in families:
@@ -199,4 +201,16 @@ def _rows(
         values = {"estimate": one.estimate, "t": one.t, "p": one.p, "p_fwe": one.p_fwe, "q": fdr(one.p)}
         for column, column_values in {**values, "n_participants": one.n}.items():
             found.loc[found.index[rows], column] = column_values
+    found["p_smallest"] = np.where(found["p"].notna(), _smallest(z, effect, permutations), np.nan)
+    return found
+
+
+def _smallest(z: np.ndarray, effect: Effect, permutations: int) -> np.ndarray:
+    """Smallest p of each row, by the participants who have a score in it."""
+    found = np.full(z.shape[1], np.nan)
+    drawn = 1 / (1 + permutations) if len(z) > ENUMERATED else 0
+    for there in np.unique(np.isfinite(z), axis=1).T:
+        same = (np.isfinite(z) == there[:, None]).all(axis=0)
+        if there.any():
+            found[same] = max(drawn, smallest_p(effect.tested[there], permutations, effect.nuisance[there]))
     return found

@@ -128,6 +128,60 @@ def test_covariates_and_groups_have_maps_and_tables(made, volume):
     assert ttest_ind(scores[sick == 1], scores[sick == 0]).pvalue > 0.05
 
 
+def test_effects_are_enhanced_on_either_side(made, volume):
+    found, sidecar = read(made, volume, "tfce", "age")
+    t = read(made, volume, "t", "age")[0].astype(float)
+    edges = volume.edges()
+    expected = np.array([tfce(row, edges) - tfce(-row, edges) for row in t])
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.1)
+    assert (found < 0).any() and sidecar["SmallestAttainableP"] == pytest.approx(1 / 301)
+    p = read(made, volume, "ptfce", "age")[0]
+    assert p[0, 0] < 0.1 and p.min() >= 1 / 301 - 1e-6 and "orders take" in made[-1][1]
+
+
+@pytest.fixture
+def three(tmp_path, volume):
+    out, rng = Derivatives(tmp_path / "out"), np.random.default_rng(7)
+    for label in LABELS[:3]:
+        write(out, label, rng.normal(0.2, 0.1, size=(2, volume.size)), volume, "MNI152NLin6Asym")
+    return out
+
+
+def map_of(out, stat):
+    return next((out.root / "tpl-MNI152NLin6Asym" / "func").glob(f"*_stat-{stat}_desc-encoding_statmap.nii.gz"), None)
+
+
+def test_an_odd_first_participant_costs_nobody_else_the_map(three, volume):
+    values = np.random.default_rng(8).normal(size=(1, volume.size))
+    write(three, "00", values / 10, volume, "MNI152NLin6Asym", layers=("b",))
+    turned = Volume(volume.mask, np.diag([-1.0, 1, 1, 1]))
+    write(three, "04", np.tile(values, (2, 1)) / 10, turned, "MNI152NLin6Asym")
+    write(three, "05", np.tile(values, (2, 1)) / 10, volume, "MNI152NLin6Asym")
+    next(three.root.glob("sub-05/func/*_mask.nii.gz")).unlink()
+    _, omitted = group(three, ["00", *LABELS[:5]], permutations=20, seed=0)
+    sidecar = read_json(sidecar_path(map_of(three, "mean")))
+    assert sidecar["Participants"] == LABELS[:3]
+    assert any("sub-00" in one and "other layers" in one for one in omitted)
+    assert any("sub-04" in one and "another grid" in one for one in omitted)
+    assert any("sub-05 was left out of the map" in one for one in omitted)
+    assert sidecar["Omitted"] == [one for one in omitted if one in sidecar["Omitted"]] and len(sidecar["Omitted"]) == 3
+
+
+def test_maps_of_other_data_do_not_stay_beside_new_ones(three, volume):
+    run = {"permutations": 20, "seed": 0}
+    group(three, LABELS[:3], **run)
+    assert map_of(three, "tfce") is None
+    mean = map_of(three, "mean").stat().st_mtime_ns
+    group(three, LABELS[:3], **run, tfce=True)
+    assert map_of(three, "ptfce") is not None
+    group(three, LABELS[:3], **run)
+    assert map_of(three, "ptfce") is not None and map_of(three, "mean").stat().st_mtime_ns > mean
+    write(three, "04", np.full((2, volume.size), 0.3), volume, "MNI152NLin6Asym")
+    group(three, LABELS[:4], **run)
+    assert read_json(sidecar_path(map_of(three, "mean")))["Participants"] == LABELS[:4]
+    assert map_of(three, "ptfce") is None and map_of(three, "tfce") is None
+
+
 def test_who_has_no_part_is_listed(made, volume):
     omitted, sidecar = made[6], read(made, volume, "mean")[1]
     assert omitted[0] == "sub-10 has no results and was left out."

@@ -92,7 +92,7 @@ def freedman_lane(
         raise ValueError(f"permutations: expected at least 1, got {permutations}")
     if _model(x, others) is None:
         raise ValueError("tested: the nuisance variables explain all of it")
-    orders, sampled = _orders(n, permutations, seed)
+    orders, sampled = orders_of(n, permutations, seed)
     found = {key: np.full(scores.shape[1], np.nan) for key in ("estimate", "t", "p", "low")}
     largest = np.full(len(orders), -np.inf)
     count = np.zeros(scores.shape[1], dtype=np.int64)
@@ -116,25 +116,42 @@ def freedman_lane(
     return Effect(found["estimate"], found["t"], found["p"], p_fwe, count)
 
 
-def smallest_p(tested: ArrayLike, permutations: int) -> float:
-    """Smallest p that the permutations can give: orders that leave the variable as it is, or turn it round, tie.
+def smallest_p(tested: ArrayLike, permutations: int, nuisance: ArrayLike | None = None) -> float:
+    """Smallest p that the permutations can give: orders that change nothing of the test, or turn it round, tie.
 
     Parameters
     ----------
     tested : array-like, shape (n,)
     permutations : int
+    nuisance : array-like, shape (n, q), optional
+        Other variables: with them fewer orders tie.
 
     Returns
     -------
     float
     """
     x = np.asarray(tested, dtype=np.float64)
-    _, counts = np.unique(x, return_counts=True)
-    distinct = math.factorial(len(x)) / math.prod(math.factorial(int(c)) for c in counts)
+    others = np.zeros((len(x), 0)) if nuisance is None else np.asarray(nuisance, dtype=np.float64).reshape(len(x), -1)
+    if len(x) > ENUMERATED:
+        return max(_ties(x, others) / math.factorial(len(x)), 1 / (1 + permutations))
+    model = _model(x, others)
+    if model is None:
+        return 1.0
+    # Scores without any pattern tie only where all scores do.
+    scores = np.random.default_rng(0).normal(size=(len(x), 1))
+    largest = np.full(math.factorial(len(x)), -np.inf)
+    observed = _tested(scores, model, orders_of(len(x), 1, 0)[0], largest, 0)[3]
+    near = np.abs(largest / observed - 1) < 1e-8
+    return float(near.mean())
+
+
+def _ties(x: Float, others: Float) -> float:
+    """Orders of many participants that leave all variables as they are, or are the mirror image of a lone one."""
+    _, counts = np.unique(np.column_stack([x, others]), axis=0, return_counts=True)
+    ties = math.prod(math.factorial(int(count)) for count in counts)
     centred = np.sort(x - x.mean())
-    # Two-sided: the mirror image of a variable that is its own has the same absolute t.
-    ties = 2 if np.allclose(centred, -centred[::-1], atol=1e-9 * max(np.ptp(x), 1e-300)) else 1
-    return max(ties / distinct, 0.0 if len(x) <= ENUMERATED else 1 / (1 + permutations))
+    mirrored = np.allclose(centred, -centred[::-1], atol=1e-9 * max(np.ptp(x), 1e-300))
+    return ties * (2 if mirrored and not np.ptp(others, axis=0).any() else 1)
 
 
 def _model(x: Float, others: Float) -> tuple[Float, float, Float] | None:
@@ -178,15 +195,53 @@ def _tested(
     free = _without_mean(nuisance)
     for some in blocks(len(orders), _ORDERS):
         permuted = _partial(x, free, orders[some], scaled)
+        np.abs(permuted, out=permuted)
         largest[some] = np.maximum(largest[some], _absolute_t(permuted.max(axis=1), freedom))
         reached += np.add.reduce((permuted >= low[fine].astype(values.dtype)).view(np.uint8), axis=0, dtype=np.uint8)
     p[fine] = (sampled + reached) / (sampled + len(orders))
     return estimate, t, p, _absolute_t(low, freedom)
 
 
+def permuted_t(values: ArrayLike, tested: ArrayLike, nuisance: ArrayLike | None, orders: ArrayLike) -> Float:
+    """Give t of the tested variable where residuals of the nuisance model are in other orders.
+
+    Parameters
+    ----------
+    values : array-like, shape (n, F)
+        Without NaN.
+    tested : array-like, shape (n,)
+    nuisance : array-like, shape (n, q), or None
+    orders : array-like of int, shape (k, n)
+        Of `orders_of`.
+
+    Returns
+    -------
+    array, shape (k, F)
+        0 where the nuisance explains a column.
+
+    Raises
+    ------
+    ValueError
+        If the nuisance explains all of the tested variable.
+    """
+    exact, x = np.asarray(values, dtype=np.float64), np.asarray(tested, dtype=np.float64)
+    others = np.zeros((len(x), 0)) if nuisance is None else np.asarray(nuisance, dtype=np.float64).reshape(len(x), -1)
+    model = _model(x, others)
+    if model is None:
+        raise ValueError("tested: the nuisance variables explain all of it")
+    x, _, span = model
+    residuals = exact - span @ (span.T @ exact)
+    size = np.linalg.norm(residuals, axis=0)
+    fine = size > 1e-12 * np.linalg.norm(exact, axis=0)
+    scaled = np.where(fine, residuals / np.where(fine, size, 1), 0)
+    r = _partial(x, _without_mean(span), np.asarray(orders), scaled)
+    freedom = len(x) - span.shape[1] - 1
+    return np.asarray(r * np.sqrt(freedom / np.maximum(1 - r**2, 1e-12)))
+
+
 def _partial(x: Float, nuisance: Float, orders: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-    """Absolute partial correlation of x with residuals in other orders, (orders, features)."""
-    found = np.abs(x.astype(scaled.dtype)[orders] @ scaled)
+    """Partial correlation of x with residuals in other orders, (orders, features)."""
+    found = x.astype(scaled.dtype)[orders] @ scaled
     if nuisance.shape[1]:
         explained = sum((column.astype(scaled.dtype)[orders] @ scaled) ** 2 for column in nuisance.T)
         found /= np.sqrt(np.maximum(1 - explained, 1e-12))
@@ -207,7 +262,7 @@ def _absolute_t(r: np.ndarray, freedom: int) -> np.ndarray:
         return np.asarray(r * np.sqrt(freedom / np.maximum(1 - r**2, 0)))
 
 
-def _orders(n: int, permutations: int, seed: int) -> tuple[np.ndarray, int]:
+def orders_of(n: int, permutations: int, seed: int) -> tuple[np.ndarray, int]:
     """Orders of participants, a row each, and 1 where they were drawn and the identity is to be counted."""
     if n <= ENUMERATED:
         return np.array(list(itertools.permutations(range(n)))), 0

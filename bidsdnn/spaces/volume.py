@@ -114,6 +114,11 @@ class Volume:
                     f"{path}: shape {image.shape[:3]} differs from {mask.shape} of {paths[0]}; "
                     "ask for one resolution with --space SPACE:res-X"
                 )
+            apart = grid_difference(first.affine, image.affine, mask.shape)
+            if apart > 0.5 * float(min(np.linalg.norm(first.affine[:3, :3], axis=0))):
+                raise DataError(
+                    f"{path}: its grid lies up to {apart:.1f} mm off that of {paths[0]}; resample it to the same grid"
+                )
             mask &= _mask(image, path)
             check_common(mask, path, paths[0], what="voxel")
         check_common(mask, paths[0], paths[0], what="voxel")

@@ -94,6 +94,14 @@ def test_the_smallest_p_counts_orders_that_tie():
     assert smallest_p([0, 1, 1], 1000) == pytest.approx(1 / 3)
     assert smallest_p(rng.normal(size=5), 1000) == pytest.approx(1 / 120)
     assert smallest_p(rng.normal(size=20), 999) == pytest.approx(1 / 1000)
+    assert smallest_p([0, 0, 0, 0, 1, 1, 1, 1], 5000) == pytest.approx(2 / 70)
+
+
+@pytest.mark.parametrize("tested", [[0.0, 0, 1, 1, 1], [1.0, 2, 3, 5, 9]])
+def test_the_smallest_p_beside_other_variables_is_one_that_is_reached(tested):
+    others = np.array([1.0, 2, 4, 4, 3])[:, None]
+    y = np.asarray(tested)[:, None] + 1e-3 * np.random.default_rng(5).normal(size=(5, 20))
+    assert freedman_lane(y, tested, others).p.min() == pytest.approx(smallest_p(tested, 1000, others))
     y = np.array([[0.0], [0.1], [5.0], [5.1]])
     assert freedman_lane(y, [0, 0, 1, 1]).p[0] == pytest.approx(2 / 6)
 

@@ -11,8 +11,9 @@ from scipy.ndimage import gaussian_filter, generate_binary_structure
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bidsdnn.methods.freedman_lane import orders_of
 from bidsdnn.methods.inference import signs
-from bidsdnn.methods.tfce import familywise, peaks, tfce
+from bidsdnn.methods.tfce import familywise, peaks, peaks_of_effect, tfce
 from bidsdnn.spaces import Volume
 
 
@@ -79,6 +80,25 @@ def test_familywise_p_counts_the_largest_of_every_flip():
     p = familywise(observed, largest, sampled=sampled)
     expected = (np.max(every, axis=1)[:, None] >= observed - 1e-9).mean(axis=0)
     np.testing.assert_allclose(p, np.where(np.isnan(observed), np.nan, expected))
+
+
+def test_enhancements_of_an_effect_are_those_of_its_permuted_t_maps():
+    rng = np.random.default_rng(6)
+    x, held, y = rng.normal(size=7), rng.normal(size=(7, 1)), rng.normal(size=(7, 12))
+    edges = np.column_stack([np.arange(11), np.arange(1, 12)])
+    orders, _ = orders_of(7, 5, 0)
+    reduced = np.column_stack([np.ones(7), held])
+    fit = reduced @ np.linalg.lstsq(reduced, y, rcond=None)[0]
+    design = np.column_stack([x, reduced])
+    expected = []
+    for order in orders:
+        # Permuting the variables is permuting the residuals the other way round.
+        permuted = fit + (y - fit)[np.argsort(order)]
+        beta, rest, *_ = np.linalg.lstsq(design, permuted, rcond=None)
+        t = beta[0] / np.sqrt(rest / 4 * np.linalg.inv(design.T @ design)[0, 0])
+        expected.append(max(tfce(t, edges).max(), tfce(-t, edges).max()))
+    gap = np.insert(y, 12, np.nan, axis=1)
+    np.testing.assert_allclose(peaks_of_effect(gap, edges, x, held, orders), expected, rtol=1e-6)
 
 
 @pytest.mark.slow
