@@ -18,6 +18,7 @@ from bidsdnn.grouptables import (
     content_of,
     described,
     enough,
+    fewer_runs,
     is_current,
     other_settings,
     prevalence_columns,
@@ -61,6 +62,7 @@ def decoding_tables(
         name = "_".join(f"{entity}-{label}" for entity, label in context.items() if entity != "desc")
         path = derivatives.root / "group" / f"{name}_desc-decoding_results.tsv"
         own = absent(derivatives, labels, paths, f"decoding table of {spoken(context)}")
+        own += fewer_runs(derivatives, paths)
         content = content_of(paths, permutations=permutations, seed=seed, analysis="decoding", tests=2, omitted=own)
         if is_current(path, content, omitted):
             continue

@@ -27,6 +27,7 @@ from bidsdnn.grouptables import (
     content_of,
     described,
     enough,
+    fewer_runs,
     has_results,
     is_current,
     lacking,
@@ -123,7 +124,7 @@ def _table(
         return 0
     name = "_".join(f"{key}-{value}" for key, value in context.items() if key != "desc")
     path = derivatives.root / "group" / f"{name}_desc-{analysis}_results.tsv"
-    own = absent(derivatives, labels, paths, f"{analysis} table of {spoken(context)}")
+    own = absent(derivatives, labels, paths, f"{analysis} table of {spoken(context)}") + fewer_runs(derivatives, paths)
     content = content_of(paths, permutations=permutations, seed=seed, analysis=analysis, tests=3, omitted=own)
     if is_current(path, content, omitted):
         return 1

@@ -40,19 +40,20 @@ class Geometry:
     models: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 
-def rdm_files(derivatives: Derivatives, where: Mapping[str, str], labels: Sequence[str]) -> dict[str, Path]:
-    """Participants' RDM files of one space and atlas, by participant and metric's label, as ``01 correlation``."""
+def rdm_files(tables: Mapping[str, Path]) -> dict[str, Path]:
+    """RDM files beside participants' tables of RSA, by participant and metric's label, as ``01 correlation``."""
     found = {}
-    for label in labels:
-        for path in sorted((derivatives.root / f"sub-{label}" / "func").glob("*_relmat.h5")):
+    for label, table in tables.items():
+        where = {key: value for key, value in names.entities_of(table).items() if key not in ("model", "desc")}
+        for path in sorted(table.parent.glob("*_relmat.h5")):
             entities = names.entities_of(path)
-            if {key: value for key, value in entities.items() if key not in ("sub", "stat")} == where:
+            if {key: value for key, value in entities.items() if key != "stat"} == where:
                 found[f"{label} {entities.get('stat', '')}"] = path
     return found
 
 
 def read_geometry(
-    derivatives: Derivatives, where: Mapping[str, str], tables: Mapping[str, pd.DataFrame], metric: str,
+    derivatives: Derivatives, files: Mapping[str, Path], tables: Mapping[str, pd.DataFrame], metric: str,
     result: pd.DataFrame, omitted: list[str], *, units: str,
 ) -> Geometry | None:  # fmt: skip
     """RDMs of participants and of layers where all of them are of the same stimuli, joined by their names.
@@ -60,8 +61,8 @@ def read_geometry(
     Parameters
     ----------
     derivatives : Derivatives
-    where : mapping of str to str
-        Entities of one space and atlas.
+    files : mapping of str to Path
+        Of `rdm_files`.
     tables : mapping of str to DataFrame
         By participant.
     metric : str
@@ -77,7 +78,6 @@ def read_geometry(
     -------
     Geometry or None
     """
-    files = rdm_files(derivatives, where, list(tables))
     people = {label: files.get(f"{label} {names.label(metric)}") for label in tables}
     lacking = [label for label, path in people.items() if path is None]
     what = f"noise ceilings and bootstrap of {metric} RDMs"

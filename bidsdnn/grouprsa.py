@@ -19,7 +19,17 @@ from bidsdnn.bids.derivatives import Derivatives
 from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
 from bidsdnn.extraction import activations_path
 from bidsdnn.grouprdms import Geometry, rdm_files, read_geometry
-from bidsdnn.grouptables import absent, by_context, content_of, described, enough, other_settings, scored, sidecar_of
+from bidsdnn.grouptables import (
+    absent,
+    by_context,
+    content_of,
+    described,
+    enough,
+    fewer_runs,
+    other_settings,
+    scored,
+    sidecar_of,
+)
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip_familywise
 from bidsdnn.methods.rdm import USES_FOLDS
@@ -121,7 +131,8 @@ def _write(
     folder = derivatives.root / "group"
     outputs = {network: folder / f"{stem}model-{network}_desc-rsa_results.tsv" for network in networks}
     own = {f"{network} {label}": path for network, paths in networks.items() for label, path in paths.items()}
-    sources = rdm_files(derivatives, where, sorted({label for paths in networks.values() for label in paths}))
+    beside = {label: path for paths in networks.values() for label, path in paths.items()}
+    sources = rdm_files({label: beside[label] for label in sorted(beside)})
     made = [read_json(sidecar_path(activations_path(derivatives, network))) for network in networks]
     content = digest({
         "tables": content_of(own), "rdms": content_of(sources), "permutations": permutations, "seed": seed,
@@ -134,6 +145,7 @@ def _write(
     left_out: list[str] = []
     for network, paths in networks.items():
         left_out += [*absent(derivatives, labels, paths, f"rsa table of {network}"), *other_settings(paths, "rsa")]
+    left_out += fewer_runs(derivatives, beside)
     tables = {
         label: pd.concat([read_table(paths[label]) for paths in networks.values() if label in paths])
         for label in dict.fromkeys(label for paths in networks.values() for label in paths)
@@ -143,7 +155,7 @@ def _write(
     units = str(read_json(sidecar_path(next(iter(own.values())))).get("LayerMetric") or "")
     pairs, means = [], {}
     for metric in dict.fromkeys(result["metric"]):
-        found = read_geometry(derivatives, where, tables, str(metric), result, left_out, units=units or str(metric))
+        found = read_geometry(derivatives, sources, tables, str(metric), result, left_out, units=units or str(metric))
         if found is not None:
             means[metric] = found
             pairs.append(_judge(result, found, str(metric), left_out, samples=max(permutations, 2), seed=seed, map=map))

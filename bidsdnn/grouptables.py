@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from bidsdnn.bids import names
 from bidsdnn.bids.derivatives import Derivatives
-from bidsdnn.bids.files import digest, read_json, sidecar_path
+from bidsdnn.bids.files import digest, read_json, read_table, sidecar_path
 from bidsdnn.journal import software
 from bidsdnn.lookup import summary
 from bidsdnn.methods.inference import fdr, sign_flip
@@ -22,6 +23,10 @@ from bidsdnn.stimuli import file_sha256
 
 ROWS = ("network", "layer", "part", "spaces", "region", "metric", "comparison", "target", "decoder")
 FEWEST = 2
+POOLED = "pooled"
+"""The label that stands for spaces together."""
+_PLACES = ("space", "res", "den", "hemi")
+_Context = tuple[tuple[str, str], ...]
 PREVALENCE = ("prevalence", "prevalence_low", "prevalence_high")
 SHARED_COLUMNS = {
     "p": "Of sign flips of participants, one-sided",
@@ -49,7 +54,61 @@ def by_context(
             if entities.items() >= more.items():
                 key = tuple((name, value) for name, value in entities.items() if name not in ("sub", *more))
                 contexts.setdefault(key, {})[label] = path
-    return contexts
+    return contexts | _pooled(contexts, labels) if suffix == "results" else contexts
+
+
+def _pooled(contexts: Mapping[_Context, dict[str, Path]], labels: Sequence[str]) -> dict[_Context, dict[str, Path]]:
+    """Tables of the same regions where no space has all participants, who enter with that of most people they have.
+
+    Regions of an atlas are joined by name, whatever space they were found in.
+    """
+    families: dict[_Context, list[dict[str, Path]]] = {}
+    for key, paths in contexts.items():
+        kept = tuple((name, value) for name, value in key if name not in _PLACES)
+        if "atlas" in dict(kept):
+            families.setdefault(kept, []).append(paths)
+    found = {}
+    for kept, spaces in families.items():
+        spaces.sort(key=len, reverse=True)
+        everyone = {label: next((one[label] for one in spaces if label in one), None) for label in labels}
+        there = {label: path for label, path in everyone.items() if path is not None}
+        if len(there) > len(spaces[0]):
+            place = next(number for number, (name, _) in enumerate(kept) if name == "atlas")
+            found[(*kept[:place], ("space", POOLED), *kept[place:])] = there
+    return found
+
+
+def _spaces(paths: Iterable[Path]) -> dict[str, Any]:
+    """For the sidecar, the space of each participant's table where they differ, and a sentence on it."""
+    spaces = {}
+    for path in paths:
+        entities = names.entities_of(path)
+        place = [entities.get("space", "native"), *(f"{key} {entities[key]}" for key in _PLACES[1:] if key in entities)]
+        spaces[entities["sub"]] = " ".join(place)
+    if len(set(spaces.values())) < 2:
+        return {}
+    by_space = {space: [label for label in spaces if spaces[label] == space] for space in spaces.values()}
+    said = "; ".join(f"{space}: sub-{', sub-'.join(people)}" for space, people in by_space.items())
+    return {"Spaces": spaces, "Notes": [f"Regions of one name in different spaces were joined ({said})."]}
+
+
+def fewer_runs(derivatives: Derivatives, labels: Iterable[str]) -> list[str]:
+    """A sentence on each participant without results of a run that most have: what is there of them is used."""
+    runs: dict[str, set[str]] = {}
+    for label in labels:
+        tables = [
+            read_table(path) for path in (derivatives.root / f"sub-{label}").glob("func/*_desc-quality_results.tsv")
+        ]
+        runs[label] = {str(run) for table in tables if "run" in table for run in table["run"]}
+    known = {label: own for label, own in runs.items() if own}
+    counts = Counter(run for own in known.values() for run in own)
+    usual = [run for run in sorted(counts) if 2 * counts[run] > len(known)]
+    gone = {label: [run for run in usual if run not in own] for label, own in known.items()}
+    return [
+        f"sub-{label} has no results of {', '.join(some[:5])}{', ...' if len(some) > 5 else ''}, which most have; the "
+        "other runs are used."
+        for label, some in gone.items() if some
+    ]  # fmt: skip
 
 
 def spoken(context: Mapping[str, Any]) -> str:
@@ -111,6 +170,7 @@ def sidecar_of(
         "Methods": " ".join([methods, *(summary(made) for name, made in _MADE_BY.items() if name in columns)]),
         "Software": software(),
         "Participants": list(paths),
+        **_spaces(paths.values()),
         **({"NumberOfStimuli": stimuli} if stimuli else {}),
         "Layers": first.get("Layers", []),
         "Network": first.get("Network", ""),

@@ -119,6 +119,31 @@ def test_who_has_nothing_is_named(out):
     assert "model other" in omitted[3] and "only sub-02 has it" in omitted[3]
 
 
+def test_regions_found_in_different_spaces_are_joined_by_name(out):
+    for i, space in enumerate(("MNI152NLin6Asym", "T1w", "T1w", "T1w")):
+        write_table(out, f"{i}", rows({("a", "V1"): 0.1 * (i + 1)}), space=space)
+    # Whoever has several enters once, with the space that most have.
+    write_table(out, "3", rows({("a", "V1"): 0.9}))
+    write_table(out, "3", rows({("a", "V1"): 0.9}), space="MNI152NLin6Asym")
+    group(out, ["0", "1", "2", "3"], **OPTIONS)
+    path = out.root / "group" / "task-t_space-pooled_atlas-a_model-net_desc-encoding_results.tsv"
+    table, sidecar = read_table(path), json.loads(path.with_suffix(".json").read_text())
+    assert table["n_participants"].tolist() == [4] and table["pearsonr"].tolist() == pytest.approx([0.25])
+    assert sidecar["Spaces"] == {"0": "MNI152NLin6Asym", "1": "T1w", "2": "T1w", "3": "T1w"}
+    assert "T1w: sub-1, sub-2, sub-3" in sidecar["Notes"][0]
+    own = read_table(path.with_name(path.name.replace("pooled", "T1w")))
+    assert own["pearsonr"].tolist() == pytest.approx([0.3])
+
+
+def test_who_lacks_a_run_that_most_have_is_named(out):
+    for i in range(3):
+        write_table(out, f"{i}", rows({("a", "V1"): 0.1 * (i + 1)}))
+        runs = pd.DataFrame({"run": ["task-t_run-1", "task-t_run-2"][: 1 if i == 2 else 2]})
+        out.write_table(out.path("results", ".tsv", sub=f"{i}", task="t", desc="quality"), runs, {})
+    _, omitted = group(out, ["0", "1", "2"], **OPTIONS)
+    assert omitted == ["sub-2 has no results of task-t_run-2, which most have; the other runs are used."]
+
+
 def test_a_group_needs_two(out):
     write_table(out, "01", rows({("a", "V1"): 0.1}))
     with pytest.raises(MissingInputError, match="1 of 2 participants have results"):
