@@ -132,7 +132,6 @@ def decoding(
         If a target has no two classes or numbers, a class has fewer members than folds, or a parameter is not known.
     """
     regions = whole_brain(y) if regions is None else regions
-    x = None if x is None else x.match(y)
     check_parameters(items=items, select=select, components=components, train=train, test=test)
     for name in categorical:
         if name not in targets:
