@@ -158,7 +158,7 @@ def test_averages_and_stacks_are_of_all_people(all_models):
     assert (table(out, "encodingStacked")["n_voxels"] == 48).all()
     sidecar = json.loads(next((out.root / "group").glob("*_space-MNI_desc-encodingAveraged_results.json")).read_text())
     assert sidecar["Participants"] == list(PEOPLE) and sidecar["NumberOfStimuli"] == 30
-    assert "people are no sample" in sidecar["Methods"] and "reliability of the mean" in sidecar["Ceiling"]
+    assert "participants were not" in sidecar["Methods"] and "reliability of the mean" in sidecar["Ceiling"]
     # The mean's noise is a quarter of one person's: .36 of each one's variance, over 16, four times.
     values = np.array([responses(label) for label in PEOPLE])
     noise = 0.36 * values.var(axis=1).sum(axis=0) / 16

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 Brain = tuple[Patterns, Regions, "np.ndarray | None", str]
 """Responses, regions on their columns, the highest r to be expected of each column, and what that is."""
 INFERENCE = (
-    "p is of these participants' responses to other stimuli: relabelled stimuli are what it compares with, and people "
-    "are no sample in it."
+    "p compared these participants' responses with those under relabelled stimuli: stimuli were the sample, and "
+    "participants were not."
 )
 
 

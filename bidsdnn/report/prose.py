@@ -24,7 +24,10 @@ _TITLES = {
     "Reliability": ("reliability",),
     "Inside the networks": (),
     "Group": (),
+    "Models of the group": (),
 }
+# How the `desc` of what was fitted to participants together ends, by `--group-model`.
+_GROUP_MODELS = ("Averaged", "Stacked", "Crossparticipant")
 # Programs by the key of their work: the name in a sidecar's `Software`, and the one in a paper.
 _PROGRAMS = {
     "pybids": ("pybids", "PyBIDS"), "nibabel": ("nibabel", "NiBabel"), "nilearn": ("nilearn", "Nilearn"),
@@ -148,7 +151,8 @@ def title_of(level: str, desc: str) -> str:
     str
     """
     if level == "group":
-        return "Group"
+        is_model = desc.partition("+")[0].endswith(_GROUP_MODELS)
+        return "Models of the group" if is_model else "Group"
     if level == "dnn" and desc in ("", "activations", "pca"):
         return "Networks"
     for title, starts in _TITLES.items():

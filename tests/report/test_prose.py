@@ -8,6 +8,7 @@ import pytest
 
 from bidsdnn.report.atlas_works import atlas_reference
 from bidsdnn.report.citing import bibtex, latex, markdown
+from bidsdnn.report.groupmodels import SUFFIXES
 from bidsdnn.report.methods import REFERENCES
 from bidsdnn.report.prose import paragraphs, split, title_of, works_of
 from bidsdnn.report.tex import escaped
@@ -62,6 +63,9 @@ def test_levels_and_names_say_which_paragraph():
     assert title_of("participant", "") == title_of("participant", "rsachannel") == "Representational similarity"
     assert title_of("participant", "searchlightdecoding+category") == "Searchlights"
     assert title_of("dnn", "topstimuli") == "Inside the networks"
+    for model in SUFFIXES:
+        for desc in (f"encoding{model}", f"confusion{model}+kind"):
+            assert title_of("group", desc) == "Models of the group"
 
 
 @pytest.mark.parametrize(
