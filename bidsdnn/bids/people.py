@@ -101,7 +101,7 @@ def read_people(
     Returns
     -------
     People or None
-        None if nothing was asked for.
+        None if nothing was asked for, or there is nobody to compare with.
 
     Raises
     ------
@@ -111,6 +111,9 @@ def read_people(
     if not covariates and group_column is None:
         return None
     check_people(root, covariates, group_column)
+    if len(labels) < 2:
+        # That one participant is no group is said where the group is made.
+        return None
     path = root / TABLE
     table = read_tsv(path)
     table = table.assign(participant_id=table["participant_id"].map(lambda one: str(one).removeprefix("sub-")))

@@ -70,6 +70,10 @@ def test_what_cannot_be_used_is_one_line(root, covariates, column, labels, messa
     assert "\n" not in str(caught.value)
 
 
+def test_one_participant_is_left_to_be_refused_as_no_group(root):
+    assert read_people(root, ["01"], ["age"]) is None
+
+
 def test_without_a_table_or_with_a_participant_twice(root):
     (root / "participants.tsv").write_text(TABLE + "sub-01\t30\tpatient\ta\n")
     with pytest.raises(DataError, match="sub-01 has two rows"):
