@@ -18,7 +18,8 @@ def scores(finished, tmp_path_factory) -> dict[str, pd.DataFrame]:
     """Mean r of both participants, layers x regions, of the intact and the cut network."""
     out = tmp_path_factory.mktemp("cut") / "bidsdnn"
     shutil.copytree(finished.out, out)
-    asked = ("--analysis", "encoding", "--ablate", "conv3", "--ablate-to", "shuffled", "--layer", "conv1", "conv[35]")
+    asked = ("--analysis", "encoding", "--ablate", "conv3", "--ablate-to", "shuffled", "--layer", "conv1", "conv[35]",
+             "--permutations", "5")  # fmt: skip
     with without_pictures():
         status = cli.main([str(finished.bids), str(out), "participant", *finished.options, *asked])
     assert status == 0
