@@ -54,7 +54,7 @@ def test_the_readme_shows_both_commands():
     assert "make test" in text
 
 
-def test_the_examples_of_extending_run(finished, tmp_path, monkeypatch):
+def test_the_examples_of_extending_run(finished, tmp_path, monkeypatch, undrawn):
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, flags=re.S):
         (tmp_path / name).write_text(code)
@@ -121,7 +121,7 @@ def test_the_mask_of_the_activations_page_is_understood(tmp_path):
     assert shapes == [(3,), (1,), (3,)]
 
 
-def test_the_examples_of_the_decoding_page_run(finished, tmp_path):
+def test_the_examples_of_the_decoding_page_run(finished, tmp_path, undrawn):
     text = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
     command = re.search(r"```bash\n(.*?)```", text, flags=re.S)[1].split()
     out = tmp_path / "out"

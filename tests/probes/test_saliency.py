@@ -255,7 +255,7 @@ def few(demo_dataset, tmp_path_factory):
     return folder
 
 
-def test_both_are_written_and_shown(demo_dataset, few, tmp_path):
+def test_both_are_written_and_shown(demo_dataset, few, tmp_path, undrawn):
     from bidsdnn.bids.files import read_table
     from bidsdnn.cli import main
 
