@@ -33,7 +33,8 @@ class Finished:
 
 # Files that take longest, by CPU time: started first, so that no worker waits for another's last one.
 LONGEST = (
-    "test_surfaces", "test_pipeline", "test_bad_input", "test_searchlights", "test_extract", "test_page",
+    "test_surfaces", "test_pipeline", "test_bad_input", "test_searchlights", "test_extract", "test_page", "test_docs",
+    "test_groupmodels", "test_optimal", "test_brainlayer", "test_cuts",
     "test_continuous", "test_dataset", "test_movies", "test_rsa_pipeline", "test_own_measures", "test_precomputed",
     "test_demo", "test_zoo", "test_cornet", "test_surface_files", "test_activations", "test_published",
 )  # fmt: skip
