@@ -24,7 +24,7 @@ from bidsdnn.probes.gradients import Score
 
 FULL = 0.85
 """Share of maps from which on windows are put back: what is spared is no more than what cutting out costs."""
-ALIKE = 12
+ALIKE = 24
 """Windows of one size: the fewer, the better the size fits each; the more, the better a matrix product is filled."""
 SIZES = {torch.Tensor.size, torch.Tensor.shape.__get__}  # type: ignore[attr-defined]
 
@@ -129,7 +129,12 @@ class _Part:
         return out
 
     def around(self, places: Sequence[Places], *, beyond: float = 0.0) -> list[Tensor]:
-        """Larger windows, or others, that begin at other places; `beyond` is the number outside of the map."""
+        """Larger windows, or others, that begin at other places; `beyond` is the number outside of the map.
+
+        Where they are the same windows, these are given and not copies.
+        """
+        if list(places) == [cut.places for cut in self.cuts]:
+            return [cut.windows for cut in self.cuts]
         pads = []
         for axis, length in enumerate(self.clean.shape[2:]):
             before = max(0, -min(min(one[axis]) for one in places))
@@ -268,12 +273,7 @@ class _Local(TorchFunctionMode):
         if places is None:
             return None
         clean = self._of_clean(func, args, kwargs, given)
-        new = {
-            part.name: [cut.windows for cut in part.cuts]
-            if [cut.places for cut in part.cuts] == places
-            else part.around(places)
-            for part in given
-        }
+        new = {part.name: part.around(places) for part in given}
         outs = [
             func(*_swap(args, one), **_swap(kwargs, one))
             for one in ({name: windows[k] for name, windows in new.items()} for k in range(len(places)))
@@ -328,10 +328,9 @@ class _Local(TorchFunctionMode):
 
 def _asked(func: Any, args: Any, kwargs: Any, part: _Part) -> Any:
     """What is asked of a tensor without any new one, as its size: that of whole maps."""
-    name = getattr(func, "__name__", "")
-    if func in SIZES or name in ("size", "__len__"):
+    if func in SIZES or getattr(func, "__name__", "") == "size":
         shape = torch.Size((sum(len(cut.rows) for cut in part.cuts), *part.clean.shape[1:]))
-        axis = 0 if name == "__len__" else args[1] if len(args) > 1 else kwargs.get("dim")
+        axis = args[1] if len(args) > 1 else kwargs.get("dim")
         return shape if axis is None else shape[axis]
     return func(*args, **kwargs)
 
@@ -345,11 +344,9 @@ def _union(several: Sequence[Places]) -> Places:
     begin, size = [], []
     for axis in (0, 1):
         first = [min(starts) for starts in zip(*(places[axis] for places in several), strict=True)]
-        ends = [
-            start + places[2][axis] - at for places in several for start, at in zip(places[axis], first, strict=True)
-        ]
+        ends = [[at + places[2][axis] for at in places[axis]] for places in several]
         begin.append(first)
-        size.append(max(ends))
+        size.append(max(end - at for some in ends for end, at in zip(some, first, strict=True)))
     return begin[0], begin[1], (size[0], size[1])
 
 
