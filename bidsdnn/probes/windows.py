@@ -327,9 +327,12 @@ class _Local(TorchFunctionMode):
 
 
 def _asked(func: Any, args: Any, kwargs: Any, part: _Part) -> Any:
-    """What is asked of a tensor without any new one, as its size: that of whole maps."""
-    if func in SIZES or getattr(func, "__name__", "") == "size":
-        shape = torch.Size((sum(len(cut.rows) for cut in part.cuts), *part.clean.shape[1:]))
+    """What is asked of a tensor without any new one, as its size: that of whole maps, of all copies."""
+    shape = torch.Size((sum(len(cut.rows) for cut in part.cuts), *part.clean.shape[1:]))
+    name = getattr(func, "__name__", "")
+    if name in ("__len__", "numel", "nelement"):
+        return shape[0] if name == "__len__" else shape.numel()
+    if func in SIZES or name == "size":
         axis = args[1] if len(args) > 1 else kwargs.get("dim")
         return shape if axis is None else shape[axis]
     return func(*args, **kwargs)

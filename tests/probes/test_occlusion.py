@@ -7,7 +7,10 @@ import torch
 import torchvision
 from torch import nn
 
+from bidsdnn.probes.driving import drive
 from bidsdnn.probes.occlusion import Occluder, grid_of, occlusion
+from bidsdnn.probes.units import Unit
+from bidsdnn.probes.windows import ALIKE
 
 
 def one_by_one(score, stimulus, grid, fill):
@@ -80,6 +83,7 @@ class Odd(nn.Module):
             x *= 2
         if self.kind == "sizes":
             n, c, h, w = x.shape
+            assert len(x) == n and x.numel() == n * c * h * w
             x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w) * h
         if self.kind == "average":
             x = nn.functional.avg_pool2d(x, 3, 2, 1, False, False) + nn.functional.avg_pool2d(x, 3, 2, 1)
@@ -94,6 +98,21 @@ def test_unusual_operations_change_nothing(kind, batch_size):
     grid = grid_of(stimulus.shape, size=6, step=4)
     drops, _ = Occluder(module, grid, batch_size=batch_size)(stimulus)
     torch.testing.assert_close(drops, one_by_one(module, stimulus, grid, 0.0), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["classifier.1", "features.4", "features.3.squeeze"])
+def test_units_of_layers_are_read_where_windows_have_several_sizes(layer):
+    """Of some batches the layer is in windows, of others in whole maps: each has as many rows as there are copies."""
+    module = network("squeezenet1_1")
+    stimulus = torch.randn(3, 96, 90, generator=torch.Generator().manual_seed(0))
+    grid = grid_of(stimulus.shape, size=16, step=8)
+    assert len(grid.boxes) > 2 * ALIKE
+    score = lambda batch: drive(module, batch, [Unit(layer, 3), Unit(layer, 5)])  # noqa: E731
+    occluder = Occluder(score, grid)
+    drops, values = occluder(stimulus)
+    expected = one_by_one(score, stimulus, grid, 0.0)
+    assert occluder.local
+    assert (drops - expected).abs().max() < 1e-3 * expected.abs().max() + 1e-6 * values.abs().max()
 
 
 def test_second_stimuli_have_their_own_surroundings():
