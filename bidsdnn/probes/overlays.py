@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from bidsdnn.probes.pictures import coloured, enlarged
 
@@ -15,7 +16,7 @@ IN_MEMORY = 2**28
 """Bytes of maps from which on they wait in a file that has no name."""
 SIDE = 224
 """Pixels of a tile's longer side, about."""
-SIGNED, POSITIVE = "coolwarm", "magma"
+SIGNED, POSITIVE = "bwr", "magma"
 
 
 def room(shape: Sequence[int]) -> np.ndarray:
@@ -120,13 +121,16 @@ def over(values: np.ndarray, picture: np.ndarray, *, signed: bool) -> np.ndarray
     picture : ndarray of uint8, shape (height, width, 3)
         Of `seen`.
     signed : bool
-        Whether the colours go from blue (negative) over grey to red, or from black to yellow.
+        Whether the colours go from blue (negative) over white to red, or from black to yellow. A signed map of
+        many pixels is spread to the neighbours of each, as single ones of both signs cannot be told apart.
 
     Returns
     -------
     ndarray of uint8, shape (height, width, 3)
     """
     values = flat(values)
+    if signed and max(values.shape) > SIDE // 2:
+        values = spread(values)
     end = scale(values)
     colours = coloured(values, low=-end if signed else 0.0, high=end, colours=SIGNED if signed else POSITIVE)
     size = picture.shape[0] // values.shape[0], picture.shape[1] // values.shape[1]
@@ -135,6 +139,21 @@ def over(values: np.ndarray, picture: np.ndarray, *, signed: bool) -> np.ndarray
     weight = (0.25 + 0.75 * np.sqrt(weight)).repeat(size[0], 0).repeat(size[1], 1)[..., None]
     grey = picture.mean(-1, keepdims=True)
     return np.round(weight * colours + (1 - weight) * grey).astype(np.uint8)
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """Give each pixel what is farthest from zero among it and its eight neighbours.
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, columns)
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+    """
+    around = np.stack([maximum_filter(values, 3), minimum_filter(values, 3)])
+    return np.where(around[0] >= -around[1], around[0], around[1])
 
 
 def scale(values: np.ndarray) -> float:

@@ -248,7 +248,11 @@ def _sheet(
     foot = sheet([[np.full((12, width, 3), 255, np.uint8), *[bar(width, signed=n in SIGNED) for n in names]]])
     ids = ", ".join(stimuli.ids[int(i)] for i in order)
     signed = [name for name in names if name in SIGNED]
-    said = f" Of {', '.join(signed)}: blue speaks against the unit, red for it." if signed else ""
+    said = (
+        f" Of {', '.join(signed)}: blue speaks against the unit, red for it; in large pictures each pixel is drawn "
+        "over its neighbours, so that single ones are seen."
+        if signed else ""
+    )  # fmt: skip
     what = {"video": "middle frame of the film", "audio": "sound"}.get(network.modality, "picture")
     return Picture(
         unit.label,

@@ -16,7 +16,7 @@ from bidsdnn.errors import ConfigError
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.preprocessing import standard_preprocess
 from bidsdnn.probes.attribution import METHODS, layer_of_maps
-from bidsdnn.probes.overlays import flat, over, room, seen, summary
+from bidsdnn.probes.overlays import flat, over, room, seen, spread, summary
 from bidsdnn.probes.receptive import extent, receptive_field
 from bidsdnn.probes.saliency import saliency
 from bidsdnn.probes.units import Unit
@@ -236,6 +236,13 @@ def test_maps_in_numbers_and_colours():
     assert picture.shape == (224, 280, 3)[:0] + picture.shape and picture.min() == 0 and picture.max() == 255
     red, blue = over(np.array([[1.0, -1.0]]), np.full((2, 4, 3), 128, np.uint8), signed=True)[0, [0, 3]]
     assert red[0] > red[2] and blue[2] > blue[0]
+    dots = np.zeros((200, 200))
+    dots[50, 50], dots[52, 50], dots[150, 150] = 1.0, -2.0, -1.0
+    wide = spread(dots)
+    assert wide[49, 49] == 1.0 and wide[51, 50] == -2.0 and wide[151, 151] == -1.0 and wide[48, 50] == 0.0
+    assert np.count_nonzero(wide) == 9 + 6 + 9
+    shown = over(dots, np.full((200, 200, 3), 128, np.uint8), signed=True)
+    assert shown[151, 151, 2] > shown[151, 151, 0] and shown[49, 49, 0] > shown[49, 49, 2]
 
 
 def test_many_maps_wait_in_a_file(monkeypatch):
