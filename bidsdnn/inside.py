@@ -63,7 +63,10 @@ def units_of(config: Config, networks: Sequence[tuple[Network, list[str]]]) -> d
     ConfigError
         If a unit is not there, or a network has no gradients and a probe wants them.
     """
-    for network, _ in networks if NEEDS_GRADIENTS & set(config.analysis) else ():
+    differentiated = NEEDS_GRADIENTS & set(config.analysis)
+    if config.parameters.get("saliency", {}).get("method") in ("occlusion", ["occlusion"]):
+        differentiated -= {"saliency"}
+    for network, _ in networks if differentiated else ():
         check_precision(network)
     return resolve_units([text for text in config.unit if not is_brain(text)], [network for network, _ in networks])
 

@@ -18,7 +18,7 @@ from bidsdnn.networks.inputs import prepared
 from bidsdnn.networks.network import Network
 from bidsdnn.probes import gradients
 from bidsdnn.probes.attribution import METHODS, Job, layer_of_maps
-from bidsdnn.probes.driving import frozen
+from bidsdnn.probes.driving import check_precision, frozen
 from bidsdnn.probes.fields import picture_axes
 from bidsdnn.probes.occlusion import grid_of
 from bidsdnn.probes.overlays import bar, over, room, seen, summary
@@ -103,10 +103,12 @@ def saliency(
     ValueError
         If a parameter cannot be used, or a method does not fit the network.
     ConfigError
-        If there is no such method.
+        If there is no such method, or the network is in half precision and another than occlusion is asked for.
     """
     _check(samples=samples, noise=noise, tolerance=tolerance, show=show)
     names = _methods(method)
+    if names != ["occlusion"]:
+        check_precision(network)
     first = prepared(network, stimuli, 0).to(torch.device(device))
     _check_floats(network, first)
     sizes = [first.shape[axis - 1] for axis in picture_axes(first.shape)]

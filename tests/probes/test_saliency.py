@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bidsdnn.config import Config
 from bidsdnn.errors import ConfigError
+from bidsdnn.inside import units_of
+from bidsdnn.networks.appended import Readout, append
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.preprocessing import standard_preprocess
+from bidsdnn.networks.reduction import Reduction
 from bidsdnn.probes.attribution import METHODS, layer_of_maps
 from bidsdnn.probes.overlays import flat, over, room, seen, spread, summary
 from bidsdnn.probes.receptive import extent, receptive_field
@@ -130,6 +135,58 @@ def test_what_cannot_be_is_refused(pictures):
     chosen.forward = lambda x: chosen.last(forward(x))
     with pytest.raises(ValueError, match="no gradient leads from the unit to the input"):
         saliency(network_of(chosen), pictures, units=[Unit("last", 0)])
+
+
+def test_half_precision_is_only_occluded(pictures):
+    network = network_of(Corner().half())
+    network = replace(network, preprocess=lambda picture, own=network.preprocess: own(picture).half())
+    for method in (None, "gradient", ["occlusion", "gradient"]):
+        with pytest.raises(ConfigError, match="its weights are float16"):
+            saliency(network, pictures, units=UNITS, method=method)
+    found = saliency(network, pictures, units=UNITS, method="occlusion", patch=8, step=8).numbers["occlusion"]
+    full = saliency(network_of(Corner()), pictures, units=UNITS, method="occlusion", patch=8, step=8)
+    np.testing.assert_allclose(found, full.numbers["occlusion"], rtol=0.02, atol=0.5)
+    config = Config(bids_dir=Path(), out_dir=Path("out"), analysis_level="dnn", analysis=("saliency",), unit=("out:0",))
+    with pytest.raises(ConfigError, match="its weights are float16"):
+        units_of(config, [(network, [])])
+    only = config.model_copy(update={"parameters": {"saliency": {"method": "occlusion"}}})
+    assert units_of(only, [(network, [])])["own"] == (Unit("out", 0),)
+
+
+def test_silent_units_say_what_would_wake_them(pictures):
+    module = Corner()
+    module.conv.bias = nn.Parameter(torch.full((2,), -5.0))
+    network = network_of(module)
+    units = [Unit("relu", 0), Unit("relu", 1, (3, 4))]
+    result = saliency(network, pictures, units=units, method=["gradient", "occlusion"], patch=4, step=4)
+    assert (result.numbers["value"] < -4).all()  # read before the rectification, which gives 0
+    # The places that are equally near to the threshold share it.
+    np.testing.assert_allclose(result.numbers["gradient"].sum((2, 3)), 1.0, rtol=1e-5)
+    one = result.numbers["gradient"][1]
+    assert one[:, 3, 4].all() and np.count_nonzero(one) == len(pictures)
+
+
+def test_voxels_are_units_like_others(pictures):
+    """A read-out of one place of the pooled map: its maps and its field are that place's four pixels."""
+    weights = np.zeros((2 * 16 * 16, 2))
+    weights[4 * 16 + 10, 1] = 3.0
+    readout = Readout("pool", weights, np.array([0.5, -0.5]), np.zeros(512), Reduction())
+    network = append(network_of(Corner()), [readout])
+    units = [Unit("brain", 1, name="brain:early:1")]
+    result = saliency(network, pictures, units=units, method=["gradient", "occlusion"], patch=2, step=2)
+    for name, maps in result.numbers.items():
+        if name in ("gradient", "occlusion"):
+            assert (maps[0, :, 8:10, 20:22].reshape(len(pictures), -1).max(1) > 0).all(), name
+            elsewhere = maps.copy()
+            elsewhere[:, :, 8:10, 20:22] = 0
+            np.testing.assert_allclose(elsewhere, 0, atol=1e-5)
+    np.testing.assert_allclose(result.numbers["gradient"].sum((2, 3)), 3.0, rtol=1e-6)
+    assert [one.name for one in result.pictures] == ["brain+early+1"]
+    field = receptive_field(network, pictures, layers=["brain"], units=units, patch=2, step=2)
+    assert field.tables["receptivefield"].set_index("layer").loc["brain", "whole"]
+    measured = field.tables["receptivefieldunits"].set_index("method")
+    assert measured.loc["occlusion", "sides"] == measured.loc["gradient", "sides"] == "2,2"
+    assert measured.loc["occlusion", "centre"] == "8.5,20.5"
 
 
 def test_grad_cam_takes_the_last_maps_before_the_unit():
