@@ -123,7 +123,7 @@ def _planes(entry: Entry, stem: str) -> list[Block]:
     names = sorted(set(categories))
     marks = tuple((name, *_mark(i)) for i, name in enumerate(names))
     legend = [Legend(marks)] if 1 < len(names) <= 36 and not pictures else []
-    return [*legend, Figure(panels, "Stimuli on a plane, by their distances", caption, "wide" if pictures else "grid")]
+    return [*legend, Figure(panels, "Stimuli on a plane, by their distances", caption, "pairs" if pictures else "grid")]
 
 
 def _mark(i: int) -> tuple[str, str]:

@@ -42,7 +42,7 @@ def peak(values: np.ndarray) -> float:
 
 def score_map(
     scan: Scan | Sheet, background: Scan | None, *, stem: str, label: str, alt: str, floor: float = 0.0,
-    highest: float | None = None, sure: Scan | Sheet | None = None,
+    highest: float | None = None, sure: Scan | Sheet | None = None, signed: bool = False,
 ) -> Panel:  # fmt: skip
     """Draw a map of numbers; the lowest fade into the background.
 
@@ -63,6 +63,8 @@ def score_map(
         Where the colours end; by default the map's own peak.
     sure : Scan or Sheet, optional
         1 in what is outlined.
+    signed : bool
+        Whether values below zero are shown as well, in other colours; `floor` is then that of their size.
 
     Returns
     -------
@@ -70,19 +72,22 @@ def score_map(
     """
     top = max(peak(scan.values) if highest is None else highest, floor + 1e-6)
     ramp = matplotlib.colormaps["inferno"].resampled(256)
-    ramp = ListedColormap(ramp(np.linspace(0.12, 0.98, 256)))
+    # Purple is below and orange above zero: told apart by all kinds of eyes.
+    ramp = matplotlib.colormaps["PuOr_r"] if signed else ListedColormap(ramp(np.linspace(0.12, 0.98, 256)))
+    lowest = -top if signed else floor
 
     def colour(scores: np.ndarray, _: np.ndarray) -> np.ndarray:
-        share = np.clip((np.nan_to_num(scores, nan=floor) - floor) / (top - floor), 0, 1)
-        pixels = ramp(share)
+        known = np.nan_to_num(scores, nan=floor)
+        share = np.clip(((np.abs(known) if signed else known) - floor) / (top - floor), 0, 1)
+        pixels = ramp(np.clip((known + top) / (2 * top), 0, 1) if signed else share)
         pixels[..., 3] = np.clip(share * 3, 0, 1) * np.isfinite(scores)
         return pixels
 
     def paint(canvas: Any, axes: Any) -> None:
-        mappable = matplotlib.cm.ScalarMappable(Normalize(floor, top), ramp)
-        bar = canvas.colorbar(mappable, cax=axes, orientation="horizontal", ticks=[floor, (floor + top) / 2, top])
-        ticks = [floor, (floor + top) / 2, top]
-        bar.ax.set_xticklabels([number(t) if abs(top) <= 1 else f"{t:.3g}" for t in ticks])
+        mappable = matplotlib.cm.ScalarMappable(Normalize(lowest, top), ramp)
+        ticks = [lowest, (lowest + top) / 2, top]
+        bar = canvas.colorbar(mappable, cax=axes, orientation="horizontal", ticks=ticks)
+        bar.ax.set_xticklabels([number(t) if abs(top) <= 1 else f"{t:.3g}".replace("-", "−") for t in ticks])
         bar.outline.set_visible(False)
         bar.ax.set_xlabel(label, fontsize=12)
 

@@ -140,15 +140,15 @@ def model_blocks(
 
 
 def significance(entries: list[Entry], entry: Entry) -> Entry | None:
-    """The map of corrected p that belongs to a map of scores: family-wise, else of false discovery rate."""
-    for stat in ("pfwe", "q"):
+    """The map of corrected p that belongs to a map of scores: of clusters, family-wise, else of false discovery rate."""
+    for stat in ("ptfce", "pfwe", "q"):
         for one in pick(entries, "statmap", entry.desc, stat):
             if all(one.entities.get(key) == entry.entities.get(key) for key in ("model", "sub", "tpl", "contrast")):
                 return one
     return None
 
 
-def _outline(entry: Entry | None, base: Backdrop, noun: tuple[str, str]) -> tuple[np.ndarray | None, str]:
+def outline(entry: Entry | None, base: Backdrop, noun: tuple[str, str]) -> tuple[np.ndarray | None, str]:
     """1 where any layer is significant, and what a caption says of the test."""
     if entry is None:
         return None, "No test."
@@ -158,7 +158,8 @@ def _outline(entry: Entry | None, base: Backdrop, noun: tuple[str, str]) -> tupl
     draws, test = said.get("Permutations"), str(said.get("Test") or "permutations").split(", ")[0]
     test = f"{draws:,} {test}" if isinstance(draws, int) else test
     over = f"{noun[1]} and layers"
-    how = f"family-wise over all {over}" if entry.stat == "pfwe" else f"by false discovery rate over {noun[1]}"
+    how = f"by false discovery rate over {noun[1]}" if entry.stat == "q" else f"family-wise over all {over}"
+    how += " by threshold-free cluster enhancement" if entry.stat == "ptfce" else ""
     least = said.get("SmallestAttainableP")
     if isinstance(least, (int, float)) and least >= ALPHA:
         return (
@@ -198,7 +199,7 @@ def _model_maps(entry: Entry, written: Path | None, p: Entry | None, base: Backd
         over = f", one model of n = {count(len(people), 'participant')}"
     finite = score[np.isfinite(score)]
     one, several = picture.noun
-    sure, tested = _outline(p, base, picture.noun)
+    sure, tested = outline(p, base, picture.noun)
     rest = f"n = {count(finite.size, one, several)}. {tested} No error bars. {looking(picture)}"
     best = number(float(finite.max())) if finite.size else "n/a"
     where, much = f"{stem}_stat-bestlayer", f"{stem}_stat-pearsonr"

@@ -167,7 +167,8 @@ def _summary(table: pd.DataFrame) -> Markup:
     if "mean_fd" in table and table["mean_fd"].notna().any():
         parts.append(f"mean framewise displacement {table['mean_fd'].mean():.2f} mm")
     if "tsnr" in table and table["tsnr"].notna().any():
-        parts.append(f"median tSNR {table['tsnr'].median():.0f}")
+        # As the map: averaged over runs, of each the median over voxels.
+        parts.append(f"tSNR {table['tsnr'].mean():.0f}")
     text = "; ".join(parts) + "."
     constant = table["n_voxels_constant"].max() if "n_voxels_constant" in table else 0
     if constant > 0:

@@ -13,7 +13,7 @@ from bidsdnn.report.backdrop import Backdrop, background
 from bidsdnn.report.bands import partition_blocks
 from bidsdnn.report.blocks import Block, Heading, Notes, Section, attempt
 from bidsdnn.report.decoding import TITLE, decoding_blocks
-from bidsdnn.report.effects import effect_blocks
+from bidsdnn.report.effects import effect_blocks, effect_maps
 from bidsdnn.report.encoding import encoding_blocks
 from bidsdnn.report.encoding import voxel_blocks as best_voxel_blocks
 from bidsdnn.report.entries import Entry, Log, listed, pick
@@ -172,6 +172,7 @@ def _found(own: list[Entry], base: Backdrop, stem: str, problems: list[str], lev
     parts["geometry"] += similarity_blocks(own, stem, problems, level=level)
     parts["inside"] += inside_blocks(own, stem, problems)
     if level == "group":
+        parts["maps"] += effect_maps(own, base, stem, problems)
         parts["scores"] += effect_blocks(own, problems)
         parts["models"] += group_model_blocks(own, base, stem, problems)
     if not compared and not told and any(parts.values()):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from bidsdnn.report.backdrop import Backdrop
-from bidsdnn.report.effects import effect_blocks
+from bidsdnn.report.effects import effect_blocks, effect_maps
 from bidsdnn.report.findings import findings
 from bidsdnn.report.groupmodels import group_model_blocks
 from bidsdnn.report.pairs import pair_blocks
@@ -33,6 +34,24 @@ def test_effects_say_where_they_are_significant_and_where_nothing_is(output):
     assert "patients - controls: no effect in 1 test (smallest late, conv1" in text(said)
     assert len(numbers.rows) == 3 and numbers.note == "5,000 permuted residuals (Freedman and Lane), two-sided."
     assert effect_blocks([], problems) == []
+
+
+def test_maps_of_an_effect_show_the_layer_where_it_is_largest_either_way(output):
+    t, p = np.zeros((4, 5, 3, 2)), np.ones((4, 5, 3, 2))
+    t[1, 2, 1], t[2, 2, 1], p[1, 2, 1] = (1.0, -6.0), (5.0, 2.0), (0.4, 0.01)
+    about = {"Effect": "patients - controls", "Held": ["age"], "Participants": ["01", "02", "03", "04", "05", "06"],
+             "Permutations": 720, "Test": "permuted residuals, two-sided", "Network": "demo"}  # fmt: skip
+    entities = {"task": "view", "tpl": "MNI", "model": "demo"}
+    for values, stat in ((t, "t"), (p, "pfwe")):
+        output.map(values, stat, "encoding", about, **entities, contrast="x")
+    output.map(t, "t", "encoding", about, **entities)
+    problems: list[str] = []
+    (figure,) = effect_maps(output.entries, Backdrop(), "group", problems)
+    assert problems == [] and figure.title == "Prediction and patients - controls: demo"
+    assert "with age held" in figure.caption and "n = 6 participants" in figure.caption
+    assert "Outlined: 1 voxel with p < .05 (720 permuted residuals), family-wise" in figure.caption
+    drawn = figure.panels[0].content.decode()
+    assert ">−5.7" in drawn and ">5.7" in drawn and "t of patients - controls" in drawn
 
 
 def test_a_model_of_the_group_is_no_participant(output):
