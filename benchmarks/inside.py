@@ -15,7 +15,7 @@ pass for each position, timed at 12 of them, in the network's own memory layout 
 processor with one thread. It is asserted that both give the same.
 
 ``saliency``: maps of one class of SqueezeNet with random weights for 1,000 pictures of 224 x 224 in one pass, and for a
-tenth of them, by gradient and by SmoothGrad of 4 copies: time of processors, and peak memory of each. It is asserted that
+tenth of them, by gradient and by SmoothGrad of 4 copies: time of processors, and peak memory. It is asserted that
 every picture has a map of either method. The maps of the 1,000 are 200 MB a method, and wait in files from 256 MB on.
 """
 

@@ -146,11 +146,13 @@ def test_half_precision_is_only_occluded(pictures):
     found = saliency(network, pictures, units=UNITS, method="occlusion", patch=8, step=8).numbers["occlusion"]
     full = saliency(network_of(Corner()), pictures, units=UNITS, method="occlusion", patch=8, step=8)
     np.testing.assert_allclose(found, full.numbers["occlusion"], rtol=0.02, atol=0.5)
-    config = Config(bids_dir=Path(), out_dir=Path("out"), analysis_level="dnn", analysis=("saliency",), unit=("out:0",))
+    config = Config(
+        bids_dir=Path("in"), out_dir=Path("out"), analysis_level="dnn", analysis=("saliency",), unit=("out:0",)
+    )
     with pytest.raises(ConfigError, match="its weights are float16"):
         units_of(config, [(network, [])])
     only = config.model_copy(update={"parameters": {"saliency": {"method": "occlusion"}}})
-    assert units_of(only, [(network, [])])["own"] == (Unit("out", 0),)
+    assert units_of(only, [(network, [])])[network.label] == (Unit("out", 0),)
 
 
 def test_silent_units_say_what_would_wake_them(pictures):
