@@ -140,7 +140,7 @@ def model_blocks(
 
 
 def significance(entries: list[Entry], entry: Entry) -> Entry | None:
-    """The map of corrected p that belongs to a map of scores: of clusters, family-wise, else of false discovery rate."""
+    """The map of corrected p that belongs to a map of scores: of clusters, family-wise, else by discovery rate."""
     for stat in ("ptfce", "pfwe", "q"):
         for one in pick(entries, "statmap", entry.desc, stat):
             if all(one.entities.get(key) == entry.entities.get(key) for key in ("model", "sub", "tpl", "contrast")):
