@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from bidsdnn.networks.network import Network
-from bidsdnn.networks.recorder import first_tensor
 from bidsdnn.parallel import seed_for
 from bidsdnn.probes import gradients
 from bidsdnn.probes.driving import drive
@@ -83,45 +82,56 @@ METHODS: dict[str, Callable[..., Found]] = {
 """Ways to tell which pixels count, by name."""
 
 
-def layer_of_maps(module: nn.Module, batch: Tensor, layer: str) -> str:
-    """Find the last layer before another whose output has maps over the picture; poolings are passed over.
+def layers_of_maps(module: nn.Module, batch: Tensor, units: Sequence[Unit]) -> list[str]:
+    """Find for each unit the last layer before it that has maps over the picture; poolings are passed over.
+
+    A layer that runs before a unit and is not read by it, as one of another branch, is passed over too: no gradient
+    leads to it.
 
     Parameters
     ----------
     module : nn.Module
     batch : Tensor, shape (1, ...)
-    layer : str
+    units : sequence of Unit
+        Of one layer.
 
     Returns
     -------
-    str
-        Dotted name with the number of its call; empty if there is none.
+    list of str
+        Dotted names with the number of their call; empty where there is none.
     """
-    axes = len(picture_axes(batch.shape[1:]))
-    target = layer.partition("#")[0]
-    order: list[tuple[str, str, tuple[int, ...]]] = []
-    calls: dict[str, int] = {}
+    target, _, asked = units[0].layer.partition("#")
+    order: list[tuple[str, str, Any]] = []
 
-    def note(name: str, part: nn.Module, _: Any, output: Any) -> None:
-        calls[name] = calls.get(name, 0) + 1
-        tensor = first_tensor(output)
-        shape = tuple(tensor.shape) if tensor is output and tensor is not None else ()
-        order.append((name, type(part).__module__.rpartition(".")[2], shape))
+    def note(name: str, part: nn.Module, _: Any, output: Any) -> Any:
+        order.append((name, type(part).__module__.rpartition(".")[2], output))
+        return output.clone() if isinstance(output, Tensor) else None  # what follows may write over its input
 
     leaves = [(n, part) for n, part in module.named_modules() if n and (n == target or not any(part.children()))]
     handles = [part.register_forward_hook(partial(note, name)) for name, part in leaves]
     try:
-        with torch.no_grad():
-            module(batch.clone())
+        with torch.enable_grad():
+            given = drive(module, batch.detach().requires_grad_().clone(), units)[0]
     finally:
         for handle in handles:
             handle.remove()
     at = [k for k, (name, _, _) in enumerate(order) if name == target]
-    call = int(layer.partition("#")[2] or len(at))
+    call = int(asked or len(at))
     before = order[: at[call - 1]] if 0 < call <= len(at) else []
-    for k in range(len(before) - 1, -1, -1):
-        name, kind, shape = before[k]
-        within = name.startswith(f"{target}.")
-        if len(shape) == axes + 2 and max(shape[2:]) > 1 and kind != "pooling" and not within:
-            return f"{name}#{sum(other == name for other, _, _ in before[: k + 1])}"
-    return ""
+    axes = len(picture_axes(batch.shape[1:]))
+    found: dict[str, Tensor] = {}
+    for k, (name, kind, output) in enumerate(before):
+        has_maps = isinstance(output, Tensor) and output.ndim == axes + 2 and max(output.shape[2:]) > 1
+        if has_maps and output.requires_grad and kind != "pooling" and not name.startswith(f"{target}."):
+            found[f"{name}#{sum(other == name for other, _, _ in before[: k + 1])}"] = output
+    return [_last_read(one, found) for one in given]
+
+
+def _last_read(given: Tensor, layers: dict[str, Tensor]) -> str:
+    """The last layer to which a gradient leads from what a unit gives."""
+    if not layers or not given.requires_grad:
+        return next(reversed(layers), "")
+    slopes = torch.autograd.grad(given, list(layers.values()), retain_graph=True, allow_unused=True)
+    there = {name: slope for name, slope in zip(layers, slopes, strict=True) if slope is not None}
+    # Units side by side in one layer have slopes of zero to what only their neighbours read.
+    return next((name for name in reversed(there) if there[name].any()), next(reversed(there), ""))

@@ -17,7 +17,7 @@ from bidsdnn.lookup import closest
 from bidsdnn.networks.inputs import prepared
 from bidsdnn.networks.network import Network
 from bidsdnn.probes import gradients
-from bidsdnn.probes.attribution import METHODS, Job, layer_of_maps
+from bidsdnn.probes.attribution import METHODS, Job, layers_of_maps
 from bidsdnn.probes.driving import check_precision, frozen
 from bidsdnn.probes.fields import picture_axes
 from bidsdnn.probes.occlusion import grid_of
@@ -84,7 +84,7 @@ def saliency(
         Error of integrated gradients' midpoint rule, relative to the difference that its sum explains, from which on
         it is refined.
     cam_layer : str
-        Layer of Grad-CAM. Default: the last one with maps before the unit, poolings not counted.
+        Layer of Grad-CAM. Default: the last one with maps that the unit reads, poolings not counted.
     patch, step : int
         Of occlusion, in pixels. Default: a seventh of the picture's shorter side, and half of it.
     fill : float
@@ -116,13 +116,12 @@ def saliency(
     step = step or max(1, patch // 2)
     if "occlusion" in names:
         grid_of(first.shape, size=patch, step=step)
-    jobs = []
-    for layer in dict.fromkeys(unit.layer for unit in units):
-        own = [unit for unit in units if unit.layer == layer]
-        maps_of = cam_layer or ("" if "grad-cam" not in names else layer_of_maps(network.module, first[None], layer))
-        ground = torch.full_like(first, baseline)
-        jobs.append(Job(network, own, seed, samples, noise, ground, tolerance, maps_of, patch, step, fill))
+    ground = torch.full_like(first, baseline)
     with frozen(network.module):
+        jobs = [
+            Job(network, own, seed, samples, noise, ground, tolerance, maps_of, patch, step, fill)
+            for maps_of, own in _together(network, first, units, names, cam_layer)
+        ]
         if method is None:
             names = _fitting(names, jobs, first, stimuli.ids[0])
         found = _all(network, stimuli, units, jobs, names, device=device, sizes=sizes)
@@ -134,6 +133,20 @@ def saliency(
         numbers=_numbers(units, stimuli, found, names) if save_maps else {},
         sidecar=_sidecar(network, units, jobs, names, baseline=baseline, n=len(stimuli)),
     )
+
+
+def _together(
+    network: Network, first: Tensor, units: Sequence[Unit], names: Sequence[str], cam_layer: str
+) -> list[tuple[str, list[Unit]]]:
+    """Units of one layer, and of one layer of Grad-CAM, which run together."""
+    found: dict[tuple[str, str], list[Unit]] = {}
+    for layer in dict.fromkeys(unit.layer for unit in units):
+        own = [unit for unit in units if unit.layer == layer]
+        wanted = "grad-cam" in names and not cam_layer
+        maps_of = layers_of_maps(network.module, first[None], own) if wanted else [cam_layer] * len(own)
+        for unit, name in zip(own, maps_of, strict=True):
+            found.setdefault((layer, name), []).append(unit)
+    return [(name, own) for (_, name), own in found.items()]
 
 
 @dataclass(frozen=True, eq=False)

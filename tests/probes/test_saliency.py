@@ -20,7 +20,7 @@ from bidsdnn.networks.appended import Readout, append
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.preprocessing import standard_preprocess
 from bidsdnn.networks.reduction import Reduction
-from bidsdnn.probes.attribution import METHODS, layer_of_maps
+from bidsdnn.probes.attribution import METHODS, layers_of_maps
 from bidsdnn.probes.overlays import flat, over, room, seen, spread, summary
 from bidsdnn.probes.receptive import extent, receptive_field
 from bidsdnn.probes.saliency import saliency
@@ -191,12 +191,31 @@ def test_voxels_are_units_like_others(pictures):
     assert measured.loc["occlusion", "centre"] == "8.5,20.5"
 
 
-def test_grad_cam_takes_the_last_maps_before_the_unit():
+class Branches(nn.Module):
+    """Two units side by side: the first reads `early` alone, the second `late`, which runs behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.early, self.late, self.unread = (nn.Conv2d(3, 2, 3, padding=1) for _ in range(3))
+        self.out = nn.Identity()
+
+    def forward(self, x):
+        early, late, _ = self.early(x), self.late(x), self.unread(x)
+        return self.out(torch.stack([early.mean((1, 2, 3)), late.square().mean((1, 2, 3))], 1))
+
+
+def test_grad_cam_takes_the_last_maps_that_the_unit_reads(pictures):
     module = Corner().eval()
     batch = torch.zeros(1, 3, SIZE, SIZE)
-    assert layer_of_maps(module, batch, "out") == "relu#1"
-    assert layer_of_maps(module, batch, "relu") == "conv#1"
-    assert layer_of_maps(module, batch, "conv") == ""
+    assert layers_of_maps(module, batch, UNITS) == ["relu#1", "relu#1"]
+    assert layers_of_maps(module, batch, [Unit("relu", 0)]) == ["conv#1"]
+    assert layers_of_maps(module, batch, [Unit("conv", 0)]) == [""]
+    network = network_of(Branches())
+    both = saliency(network, pictures, units=UNITS, method="grad-cam")
+    assert both.sidecar["GradCAMLayers"] == {"out:0": "early#1", "out:1": "late#1"}
+    for k, layer in enumerate(("early", "late")):
+        alone = saliency(network, pictures, units=UNITS[k : k + 1], method="grad-cam", cam_layer=layer)
+        np.testing.assert_allclose(both.numbers["grad-cam"][k], alone.numbers["grad-cam"][0], rtol=1e-5, atol=1e-7)
 
 
 class Moving(nn.Module):
