@@ -28,7 +28,7 @@ from bidsdnn.lookup import bind, closest, resolve
 from bidsdnn.methods.responses import HRFS
 from bidsdnn.networks.devices import device as torch_device
 from bidsdnn.precomputed import NAME as PRECOMPUTED
-from bidsdnn.probes import CUTS, NEEDS_UNITS, PROBES
+from bidsdnn.probes import CUTS, NEEDS_UNITS, OF_NETWORKS, PROBES
 from bidsdnn.probes.units import BrainUnit, parse_unit
 from bidsdnn.responses import ESTIMATORS
 from bidsdnn.searchlights import check_parameters
@@ -177,6 +177,10 @@ def check_probes(config: Config) -> None:
         raise ConfigError(
             f"--analysis {probes[0]}: needs no brain; run it at the dnn level, or give --unit brain:REGION"
         )
+    of_networks = [name for name in probes if name in OF_NETWORKS]
+    if level == "participant" and of_networks:
+        name = of_networks[0]
+        raise ConfigError(f"--analysis {name}: {OF_NETWORKS[name]}; leave it out, or run it at the dnn level")
     lacking = [name for name in probes if name in NEEDS_UNITS]
     if lacking and not config.unit and level != "group":
         raise ConfigError(f"--analysis {lacking[0]}: which units? Name them with --unit LAYER:CHANNEL")

@@ -130,6 +130,8 @@ def test_a_label_that_is_in_no_table_is_named(demo_dataset, tmp_path, capsys):
         ("dnn", ["--analysis", "top-stimuli", "--unit", "brain:early"], "a region is a participant's"),
         ("participant", ["--analysis", "top-stimuli"], "needs no brain; run it at the dnn level"),
         ("participant", ["--analysis", "top-stimuli", "--unit", "fc:1"], "needs no brain; run it at the dnn level"),
+        ("participant", ["--analysis", "feature-map", "--unit", "brain:early"], "a region has no maps; leave it out"),
+        ("participant", ["--analysis", "probe", "--unit", "brain:early"], "are decoded by --analysis decoding"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line_before_anything_is_written(

@@ -49,3 +49,9 @@ NEEDS_GRADIENTS: set[str] = {
 """Probes that differentiate the network, and so refuse one in half precision before any work."""
 CUTS: set[str] = {"ablation"}
 """Probes that look at units of a brain and at others of its network together: what is cut, and what it does to them."""
+OF_NETWORKS: dict[str, str] = {
+    "feature-map": "a region has no maps",
+    "probe": "a region's responses are decoded by --analysis decoding",
+    "transfer": "a network is trained for it",
+}
+"""Probes that make no sense of a brain's units, and why."""

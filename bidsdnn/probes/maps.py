@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from bidsdnn.probes.stream import stream
 from bidsdnn.probes.units import Unit, layer_shape
 from bidsdnn.result import Picture, Result
 from bidsdnn.stimuli import Stimuli
+
+logger = logging.getLogger(__name__)
 
 TILE = 112
 """Pixels of a map's longer side, about."""
@@ -111,15 +114,16 @@ def _wanted(network: Network, layers: Sequence[str], units: Sequence[Unit]) -> d
     for unit in units:
         wanted.setdefault(unit.layer, [])
         wanted[unit.layer] += [unit.channel] if unit.channel not in wanted[unit.layer] else []
-    flat = {layer: layer_shape(network, layer)[0] for layer in wanted or layers}
-    flat = {layer: shape for layer, shape in flat.items() if len(shape) != MAP_AXES + 1}
-    if flat and (units or len(flat) == len(layers)):
+    shapes = {layer: layer_shape(network, layer)[0] for layer in wanted or layers}
+    flat = {layer: shape for layer, shape in shapes.items() if len(shape) != MAP_AXES + 1}
+    if flat:
         layer, shape = next(iter(flat.items()))
-        raise ConfigError(
-            f"--analysis feature-map: layer {layer} gives {' x '.join(map(str, shape))}, which is no map of channels; "
-            "choose a convolution"
-        )
-    return wanted or {layer: [] for layer in layers if layer not in flat}
+        said = f"layer {layer} gives {' x '.join(map(str, shape))}, which is no map of channels"
+        if len(flat) == len(shapes):
+            raise ConfigError(f"--analysis feature-map: {said}; choose a convolution")
+        if units:
+            logger.warning("feature-map leaves out %s: %s", ", ".join(flat), said)
+    return {layer: wanted.get(layer, []) for layer in shapes if layer not in flat}
 
 
 def _sheet(

@@ -179,6 +179,12 @@ def test_what_has_no_map_is_refused(demo, stimuli, given, said):
         feature_map(demo, stimuli, **given)
 
 
+def test_units_without_maps_are_left_out_where_others_have_some(demo, stimuli, caplog):
+    found = feature_map(demo, stimuli, units=(Unit("fc", 1), Unit("conv2", 3)), n=2)
+    assert [one.name for one in found.pictures] == ["conv2"]
+    assert "feature-map leaves out fc: layer fc gives 32" in caplog.text
+
+
 def test_sheets_hold_their_tiles_and_colours_their_scale():
     tiles = [[np.full((3, 5, 3), 10, np.uint8), np.full((5, 2, 3), 20, np.uint8)], [np.full((1, 1, 3), 30, np.uint8)]]
     whole = sheet(tiles, gap=1)
