@@ -40,7 +40,7 @@ from bidsdnn.networks.network import Network
 from bidsdnn.parallel import Outcome, attempt, describe
 from bidsdnn.patterns import Group, Patterns
 from bidsdnn.published import group_labels
-from bidsdnn.result import Map, Result
+from bidsdnn.result import JOINT, Map, Result
 from bidsdnn.spaces import Space, intersection
 from bidsdnn.stimuli import Stimuli
 from bidsdnn.study import Study, all_stimuli
@@ -168,6 +168,11 @@ def stored_encodings(
         made = sidecar.get("Activations", {}).get(network.label)
         if not made or "EncoderFit" not in sidecar:
             raise DataError(f"{path}: an older version made it, and does not say how; run --analysis encoding again")
+        if JOINT in sidecar["Layers"] and JOINT not in network.layers:
+            raise ConfigError(
+                f"{path.name}: --encoder {sidecar['Encoder']} is one model of several layers, of which no layer's part "
+                "is kept; run encoding with one of each layer, as ridge, into another folder"
+            )
         if "PCA" in made and not components:
             raise DataError(f"{path}: made from components of all stimuli (--pca); run --analysis encoding without it")
         found.append(Encoded(path, entities, intersection([mask]), sidecar))

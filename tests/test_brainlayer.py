@@ -210,6 +210,10 @@ def test_encoders_that_are_no_layer_are_refused(finished, tmp_path):
         path.write_text(json.dumps({**about, "Encoder": encoder, "EncoderFit": fit}))
         with pytest.raises(ConfigError, match=said):
             put_on(finished, out, UNITS[:1])
+    # As banded ridge itself leaves it: the joint model stands before the layers' shares.
+    path.write_text(json.dumps({**about, "Encoder": "banded-ridge", "Layers": ["joint", *about["Layers"]]}))
+    with pytest.raises(ConfigError, match="banded-ridge is one model of several layers"):
+        put_on(finished, out, UNITS[:1])
     path.unlink()
     path.with_suffix("").with_suffix(".nii.gz").unlink()
     with pytest.raises(MissingInputError, match="holds no encoding from demo"):

@@ -75,7 +75,8 @@ class Clustered:
         picture = scaled[np.argsort(self.stimulus_places)][:, np.argsort(self.channel_places)].T
         for axis in (0, 1):
             picture = _averaged(picture, axis)
-        times = [max(1, 200 // size) for size in picture.shape]
+        # About as high as wide, however many channels there are: a page shows it at full width.
+        times = [max(1, WIDEST // size) for size in picture.shape]
         picture = picture.repeat(times[0], 0).repeat(times[1], 1)
         return coloured(picture, low=-LIMIT, high=LIMIT)
 

@@ -115,7 +115,7 @@ def _wanted(network: Network, layers: Sequence[str], units: Sequence[Unit]) -> d
         wanted.setdefault(unit.layer, [])
         wanted[unit.layer] += [unit.channel] if unit.channel not in wanted[unit.layer] else []
     shapes = {layer: layer_shape(network, layer)[0] for layer in wanted or layers}
-    flat = {layer: shape for layer, shape in shapes.items() if len(shape) != MAP_AXES + 1}
+    flat = {layer: shape for layer, shape in shapes.items() if not _has_maps(network, layer)}
     if flat:
         layer, shape = next(iter(flat.items()))
         said = f"layer {layer} gives {' x '.join(map(str, shape))}, which is no map of channels"
@@ -124,6 +124,12 @@ def _wanted(network: Network, layers: Sequence[str], units: Sequence[Unit]) -> d
         if units:
             logger.warning("feature-map leaves out %s: %s", ", ".join(flat), said)
     return {layer: wanted.get(layer, []) for layer in shapes if layer not in flat}
+
+
+def _has_maps(network: Network, layer: str) -> bool:
+    """Whether a layer gives more than one position on two axes: a class averaged over all has none to draw."""
+    shape, axis = layer_shape(network, layer)
+    return len(shape) == MAP_AXES + 1 and max(shape[:axis] + shape[axis + 1 :]) > 1
 
 
 def _sheet(

@@ -179,6 +179,12 @@ def test_what_has_no_map_is_refused(demo, stimuli, given, said):
         feature_map(demo, stimuli, **given)
 
 
+def test_a_channel_of_one_position_has_no_map(demo, stimuli):
+    pooled = replace(demo, module=nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)).eval(), listed=())
+    with pytest.raises(ConfigError, match="layer 1 gives 4 x 1 x 1, which is no map of channels"):
+        feature_map(pooled, stimuli, units=(Unit("1", 2),))
+
+
 def test_units_without_maps_are_left_out_where_others_have_some(demo, stimuli, caplog):
     found = feature_map(demo, stimuli, units=(Unit("fc", 1), Unit("conv2", 3)), n=2)
     assert [one.name for one in found.pictures] == ["conv2"]
