@@ -105,7 +105,8 @@ def layers_of_maps(module: nn.Module, batch: Tensor, units: Sequence[Unit]) -> l
 
     def note(name: str, part: nn.Module, _: Any, output: Any) -> Any:
         order.append((name, type(part).__module__.rpartition(".")[2], output))
-        return output.clone() if isinstance(output, Tensor) else None  # what follows may write over its input
+        # What follows may write over its input.
+        return output.clone() if isinstance(output, Tensor) and not f"{name}.".startswith(f"{target}.") else None
 
     leaves = [(n, part) for n, part in module.named_modules() if n and (n == target or not any(part.children()))]
     handles = [part.register_forward_hook(partial(note, name)) for name, part in leaves]

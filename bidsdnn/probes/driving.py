@@ -8,24 +8,26 @@ rectification.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bidsdnn.errors import ConfigError
 from bidsdnn.lookup import closest
 from bidsdnn.networks.axes import channel_axis
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.recorder import first_tensor
+from bidsdnn.probes.gradients import ceiling
 from bidsdnn.probes.units import Unit
 
 Over = Literal["mean", "max"]
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
-"""Modules whose silent units have no gradient."""
+THRESHOLDS = {F.threshold, torch.threshold, torch.threshold_}
+"""Rectifications besides those that `gradients.ceiling` knows: of them, too, silent units have no gradient."""
 
 
 def drive(
@@ -189,33 +191,50 @@ def outputs(
     seen: dict[str, tuple[Tensor, Tensor | None]] = {}
     handles = []
     modules = dict(module.named_modules())
-    rectified: list[tuple[Any, Tensor]] = []  # the last output of a rectifier, and a copy of its input
+    watch = _Rectifications()
     try:
         for name in dict.fromkeys(layer.partition("#")[0] for layer in layers):
             if not name or name not in modules:
                 raise ConfigError(f"layer {name!r} is not in the network; {closest(name, filter(None, modules))}")
-            parts = [part for part in modules[name].modules() if isinstance(part, RECTIFIERS)] if before else []
-            for part in dict.fromkeys(parts):
-                inputs: list[Tensor] = []
-                handles.append(part.register_forward_pre_hook(partial(_keep_input, inputs)))
-                handles.append(part.register_forward_hook(partial(_keep_pair, inputs, rectified)))
-            handles.append(modules[name].register_forward_hook(_keeper(name, layers, seen, rectified)))
-        yield seen
+            if before:
+                handles.append(modules[name].register_forward_pre_hook(watch.enter))
+            handles.append(modules[name].register_forward_hook(_keeper(name, layers, seen, watch)))
+        with watch if before else nullcontext():
+            yield seen
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _keep_input(inputs: list[Tensor], _: nn.Module, given: tuple[Any, ...]) -> None:
-    inputs[:] = [given[0].clone()]
+class _Rectifications(TorchFunctionMode):
+    """The last rectification within the layers that are read, be it a module or a function: output, and its input."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.within = 0
+        self.last: tuple[Any, Tensor] | None = None
 
-def _keep_pair(inputs: list[Tensor], rectified: list[Any], _: nn.Module, __: Any, output: Any) -> None:
-    rectified[:] = [(output, inputs[0])]
+    def enter(self, _: nn.Module, __: Any) -> None:
+        """A layer that is read begins; elsewhere nothing is kept."""
+        self.within += 1
+
+    def before(self, output: Tensor) -> Tensor | None:
+        """What was rectified to make an output that a layer hands on; None if it was made otherwise."""
+        self.within = max(0, self.within - 1)
+        return self.last[1] if self.last is not None and self.last[0] is output else None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.within or (func not in THRESHOLDS and ceiling(func, args, kwargs) is None):
+            return func(*args, **kwargs)
+        given = (args[0] if args else kwargs["input"]).clone()  # which the rectification may write over
+        output = func(*args, **kwargs)
+        self.last = output, given
+        return output
 
 
 def _keeper(
-    name: str, layers: Sequence[str], seen: dict[str, tuple[Tensor, Tensor | None]], rectified: list[Any]
+    name: str, layers: Sequence[str], seen: dict[str, tuple[Tensor, Tensor | None]], watch: _Rectifications
 ) -> Callable[[nn.Module, Any, Any], None]:
     """A hook that keeps the calls of a module that are asked for."""
     calls = 0
@@ -223,14 +242,14 @@ def _keeper(
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         nonlocal calls
         calls += 1
+        tensor = first_tensor(output)
+        # A block ends with a rectification only if that one's output is what it hands on.
+        before = None if tensor is None else watch.before(tensor)
         wanted = {name, f"{name}#{calls}"} & set(layers)
         if not wanted:
             return
-        tensor = first_tensor(output)
         if tensor is None:
             raise ConfigError(f"layer {name!r} gives {type(output).__name__}, which holds no tensor; choose another")
-        # A block ends with a rectification only if that one's output is what it hands on.
-        before = next((given for made, given in rectified if made is tensor), None)
         for layer in wanted:
             seen[layer] = tensor.clone(), before
 

@@ -298,7 +298,7 @@ class _Guide(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        most = _ceiling(func, args, kwargs)
+        most = ceiling(func, args, kwargs)
         if most is None:
             return func(*args, **kwargs)
         self.met += 1
@@ -309,7 +309,7 @@ class _Guide(TorchFunctionMode):
         return given.copy_(out) if in_place else out
 
 
-def _ceiling(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> float | None:
+def ceiling(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> float | None:
     """What a rectification is cut at; None of any other function."""
     if func in RELUS:
         return float("inf")

@@ -9,7 +9,7 @@ from torch import nn
 from bidsdnn.errors import ConfigError
 from bidsdnn.networks.network import Network
 from bidsdnn.networks.zoo import build
-from bidsdnn.probes.driving import channels, check_gradient, check_precision, drive, frozen
+from bidsdnn.probes.driving import channels, check_gradient, check_precision, drive, frozen, own_drive
 from bidsdnn.probes.units import BrainUnit, Unit, parse_unit, resolve_units
 
 
@@ -114,6 +114,34 @@ def test_silent_rectified_units_are_read_before_their_rectification(layer):
     assert (silent < 0).all()
     assert torch.autograd.grad(silent.sum(), batch)[0].abs().max() > (0 if layer == "relu" else -1)
     assert (drive(module, batch, [Unit(layer, 1)], silent=False) == 0).all()
+
+
+class Function(nn.Module):
+    """A residual block as many networks write it: its last rectification is a function, not a module."""
+
+    def __init__(self, rectify):
+        super().__init__()
+        self.conv, self.block, self.rectify = nn.Conv2d(3, 3, 3, padding=1), nn.Module(), rectify
+        self.block.forward = lambda x: self.rectify(x + self.conv(x) - 50)
+
+    def forward(self, x):
+        return self.block(x).clone().mul_(2)
+
+
+@pytest.mark.parametrize(
+    "rectify",
+    [torch.relu, nn.functional.relu, lambda x: nn.functional.relu(x, inplace=True), lambda x: x.relu_(),
+     nn.functional.relu6, lambda x: nn.functional.threshold(x, 0, 0)],
+)  # fmt: skip
+def test_a_rectification_that_is_a_function_is_read_through_too(rectify):
+    module = Function(rectify).eval()
+    batch = torch.randn(2, 3, 8, 8, requires_grad=True)
+    unit = Unit("block", 1)
+    expected = (batch + module.conv(batch) - 50)[:, 1].amax((1, 2))
+    for given in (drive(module, batch, [unit])[:, 0], own_drive(module, batch, [unit] * 2)[0]):
+        torch.testing.assert_close(given, expected)
+        assert torch.autograd.grad(given.sum(), batch)[0].abs().max() > 0
+    assert (drive(module, batch, [unit], silent=False) == 0).all()
 
 
 def test_a_layer_is_read_before_what_follows_writes_over_it():
